@@ -1,0 +1,97 @@
+"""What every rule shares: how it is run, what it may keep, and how it refuses.
+
+A rule is a `torch.autograd.Function` with `forward`, `setup_context` and `backward`. Its forward-mode derivative
+`jvp` stands in a subclass, the rule's `dual`, because torch.compile refuses a Function that defines `jvp`.
+"""
+
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+
+class Rule(torch.autograd.Function):
+    """A forward pass and its backward pass, both made of PyTorch's forward primitives and of other rules.
+
+    `generate_vmap_rule` lets torch.func trace the four methods as they stand. A subclass that adds `jvp` is
+    named by the attribute `dual` of the rule that it extends.
+    """
+
+    generate_vmap_rule = True
+    dual: ClassVar[type["Rule"]]
+
+
+def run(rule: type[Rule], *args: Any) -> Any:
+    """Apply a rule, with forward mode outside torch.compile, at the precision of its inputs.
+
+    Autocast is settled in the public function that calls a rule. Inside it is switched off, so that a backward
+    pass that runs under autocast computes in the precision of the forward pass it belongs to.
+    """
+    device = args[0].device.type
+    apply = rule.apply if torch.compiler.is_compiling() else rule.dual.apply
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return apply(*args)
+    return apply(*args)
+
+
+def kept(t: Tensor, needed: bool) -> Tensor:
+    """`t` where the backward pass needs it, else an empty tensor (vmap refuses None among saved tensors)."""
+    return t if needed else t.new_empty(0)
+
+
+def keep_factors(ctx: Any, a: Tensor, b: Tensor) -> None:
+    """Keep what a product of `a` and `b` needs: each factor only if the other one's derivative is asked for."""
+    a_needed, b_needed = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(kept(a, b_needed), kept(b, a_needed))
+    ctx.save_for_forward(a, b)
+
+
+def total(*terms: Tensor | None) -> Tensor | None:
+    """The sum of the tangents that exist."""
+    present = [t for t in terms if t is not None]
+    return cast(Tensor, sum(present[1:], present[0])) if present else None
+
+
+def refuse_complex(op: str, **tensors: Tensor | None) -> None:
+    """Raise TypeError for a complex tensor: the derivations here are for real numbers."""
+    for name, t in tensors.items():
+        if t is not None and t.is_complex():
+            raise TypeError(f"{op}: {name} is {t.dtype}; its backward is derived for real numbers only")
+
+
+def same_kind(op: str, **tensors: Tensor | None) -> None:
+    """Raise TypeError for complex tensors, ValueError where dtypes or devices differ."""
+    refuse_complex(op, **tensors)
+    present = [(name, t) for name, t in tensors.items() if t is not None]
+    first, x = present[0]
+    for name, t in present[1:]:
+        if t.dtype != x.dtype:
+            raise ValueError(f"{op}: {first} is {x.dtype} and {name} is {t.dtype}; the dtypes must be equal")
+        if t.device != x.device:
+            raise ValueError(f"{op}: {first} is on {x.device} and {name} on {t.device}; the devices must be equal")
+
+
+def low_precision(*tensors: Any) -> tuple[Any, ...]:
+    """Under autocast, the tensors in autocast's dtype (matrix products and convolutions); else unchanged."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return _cast(tensors, torch.get_autocast_dtype(device))
+
+
+def full_precision(*tensors: Any) -> tuple[Any, ...]:
+    """Under autocast, the tensors in float32 (losses, and softmax on CUDA); else unchanged."""
+    return _cast(tensors, torch.float32) if torch.is_autocast_enabled(tensors[0].device.type) else tensors
+
+
+def _cast(tensors: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    """As autocast does: floating tensors only, and float64 stays float64."""
+    return tuple(
+        t if t is None or not t.is_floating_point() or t.dtype == torch.float64 else t.to(dtype) for t in tensors
+    )
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to add and to subtract in: float32 for half precision, else the dtype itself."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

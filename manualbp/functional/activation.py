@@ -1,0 +1,218 @@
+"""Activations, each derivative written in the output y, which the next layer keeps anyway.
+
+sigmoid  y = 1 / (1 + exp(-x))   dy/dx = exp(-x) / (1 + exp(-x))^2 = y (1 - y)           (lecture 004, eq. 4.4)
+tanh     y = tanh x              dy/dx = 1 - y^2
+relu     y = max(x, 0)           dy/dx = [y > 0], and 0 at x = 0 as in PyTorch
+
+dL/dx = delta phi'(x), elementwise (lecture 003, eq. 3.2). This product is itself a map of delta and y, with a
+derivative by each, so it is a rule of its own: the Slope. Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manualbp.functional._rule import Rule, refuse_complex, run, total
+from manualbp.kernels import activation as kernels
+
+
+class Sigmoid(Rule):
+    """y = 1 / (1 + exp(-x)). dL/dx = delta y (1 - y); kept: y."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return run(SigmoidSlope, delta, y)
+
+
+class SigmoidDual(Sigmoid):
+    """Forward mode: the tangent times the slope."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return run(SigmoidSlope, dx, y)
+
+
+class SigmoidSlope(Rule):
+    """dx = delta y (1 - y). By delta: eps y (1 - y), the same map. By y: eps delta (1 - 2y)."""
+
+    @staticmethod
+    def forward(delta: Tensor, y: Tensor) -> Tensor:
+        return kernels.sigmoid_slope(delta, y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
+        delta, y = ctx.saved_tensors
+        return run(SigmoidSlope, eps, y), eps * delta * (1 - 2 * y)
+
+
+class SigmoidSlopeDual(SigmoidSlope):
+    """Forward mode: the sum of both derivatives."""
+
+    @staticmethod
+    def jvp(ctx: Any, ddelta: Tensor | None, dy: Tensor | None) -> Tensor | None:
+        delta, y = ctx.saved_tensors
+        from_delta = run(SigmoidSlope, ddelta, y) if ddelta is not None else None
+        return total(from_delta, delta * (1 - 2 * y) * dy if dy is not None else None)
+
+
+class Tanh(Rule):
+    """y = tanh x. dL/dx = delta (1 - y^2); kept: y."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return run(TanhSlope, delta, y)
+
+
+class TanhDual(Tanh):
+    """Forward mode: the tangent times the slope."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return run(TanhSlope, dx, y)
+
+
+class TanhSlope(Rule):
+    """dx = delta (1 - y^2). By delta: eps (1 - y^2), the same map. By y: -2 eps delta y."""
+
+    @staticmethod
+    def forward(delta: Tensor, y: Tensor) -> Tensor:
+        return kernels.tanh_slope(delta, y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
+        delta, y = ctx.saved_tensors
+        return run(TanhSlope, eps, y), -2 * eps * delta * y
+
+
+class TanhSlopeDual(TanhSlope):
+    """Forward mode: the sum of both derivatives."""
+
+    @staticmethod
+    def jvp(ctx: Any, ddelta: Tensor | None, dy: Tensor | None) -> Tensor | None:
+        delta, y = ctx.saved_tensors
+        from_delta = run(TanhSlope, ddelta, y) if ddelta is not None else None
+        return total(from_delta, -2 * delta * y * dy if dy is not None else None)
+
+
+class ReLU(Rule):
+    """y = max(x, 0). dL/dx = delta [y > 0]; kept: y."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return run(ReLUSlope, delta, y)
+
+
+class ReLUDual(ReLU):
+    """Forward mode: the tangent where y > 0."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return run(ReLUSlope, dx, y)
+
+
+class ReLUSlope(Rule):
+    """dx = delta [y > 0]. By delta: eps [y > 0], the same map. By y: nothing, the slope is constant on each side."""
+
+    @staticmethod
+    def forward(delta: Tensor, y: Tensor) -> Tensor:
+        return kernels.relu_slope(delta, y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        _, y = inputs
+        ctx.save_for_backward(y)
+        ctx.save_for_forward(y)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return run(ReLUSlope, eps, y), None
+
+
+class ReLUSlopeDual(ReLUSlope):
+    """Forward mode: linear in delta."""
+
+    @staticmethod
+    def jvp(ctx: Any, ddelta: Tensor, _: Tensor | None) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return run(ReLUSlope, ddelta, y)
+
+
+Sigmoid.dual, Tanh.dual, ReLU.dual = SigmoidDual, TanhDual, ReLUDual
+SigmoidSlope.dual, TanhSlope.dual, ReLUSlope.dual = SigmoidSlopeDual, TanhSlopeDual, ReLUSlopeDual
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """torch.nn.functional.sigmoid with a backward pass by hand.
+
+    input of any shape and real dtype -> 1 / (1 + exp(-input)), the same shape. Kept for backward: the output.
+    Raises TypeError for complex numbers. Source: lecture 004, eq. 4.4; derivation at the head of this file.
+    """
+    refuse_complex("sigmoid", input=input)
+    return run(Sigmoid, input)
+
+
+def tanh(input: Tensor) -> Tensor:
+    """torch.nn.functional.tanh with a backward pass by hand.
+
+    input of any shape and real dtype -> tanh(input), the same shape. Kept for backward: the output.
+    Raises TypeError for complex numbers. Source: lecture 003, eq. 3.2; derivation at the head of this file.
+    """
+    refuse_complex("tanh", input=input)
+    return run(Tanh, input)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """torch.nn.functional.relu with a backward pass by hand.
+
+    input of any shape and real dtype -> max(input, 0), the same shape. inplace: the values are also written into input,
+    which is returned. Kept for backward: the output. Raises TypeError for complex numbers.
+    Source: lecture 003, eq. 3.2; derivation at the head of this file.
+    """
+    refuse_complex("relu", input=input)
+    y = run(ReLU, input)
+    return input.copy_(y) if inplace else y

@@ -1,0 +1,279 @@
+"""Convolution: one trilinear form, three faces, each the derivative of the others.
+
+    F(x, w, delta) = sum_{n,o,i,j,c,p,q} delta[n,o,i,j] x[n,c, s i + d p - pad, s j + d q - pad] w[o,c,p,q]
+
+    correlate(x, w)           y[n,o,i,j]  = dF/d delta     the kernel slid over the image     (lecture 002, eq. 2.2)
+    full_convolve(delta, w)   dx[n,c,h,k] = dF/dx          the ROTATED kernel slid over the zero-padded delta (2.3)
+    kernel_gradient(x, delta) dw[o,c,p,q] = dF/dw          delta slid over the layer's input  (lecture 002, eq. 2.4)
+
+F is linear in each argument, so L(y) with delta = dL/dy has dL/dx = dF/dx and dL/dw = dF/dw. Each face is linear in
+two arguments, and its derivatives by them are the other two faces: the set is closed, every order exists.
+
+Why full convolution: pixel h of x meets tap p of the window at i where s i + d p - pad = h. For s = d = 1, pad = 0 that
+is i = h - p, so dx[h] = sum_p delta[h - p] w[p]: delta and w run in opposite directions, which is the kernel rotated by
+180 degrees and slid over delta with P - 1 zeros on each side (lecture 001, eq. 1.4). The lectures' forward pass is the
+true convolution, with the rotation there; torch.nn's and this one's is the cross-correlation, with the rotation here.
+
+Shapes: x [N, C, H, W], w [O, C / groups, P, Q], b [O], y and delta [N, O, I, J]. Letters: kernels.geometry.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind, total
+from manualbp.functional.pad import pad
+from manualbp.kernels import conv as kernels
+from manualbp.kernels.geometry import Geometry, Size, convolution, pair
+
+
+class Correlate(Rule):
+    """y = dF/d delta + b.
+
+    dL/dx = full_convolve(delta, w)          kept: w, if dL/dx is asked for
+    dL/dw = kernel_gradient(x, delta)        kept: x, if dL/dw is asked for
+    dL/db[o] = sum_{n,i,j} delta[n,o,i,j]    b stands once in every y[n,o,i,j] (lecture 003, eq. 3.4)
+    """
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
+        return kernels.correlate(x, w, b, g)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w, _, ctx.g = inputs
+        keep_factors(ctx, x, w)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        x_needed, w_needed, b_needed, _ = ctx.needs_input_grad
+        dx = run(FullConvolve, delta, w, ctx.g) if x_needed else None
+        dw = run(KernelGradient, x, delta, ctx.g) if w_needed else None
+        db = delta.sum((0, 2, 3)) if b_needed else None
+        return dx, dw, db, None
+
+
+class CorrelateDual(Correlate):
+    """Forward mode: the product rule."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None, _: None) -> Tensor | None:
+        x, w = ctx.saved_tensors
+        from_x = run(Correlate, dx, w, None, ctx.g) if dx is not None else None
+        from_w = run(Correlate, x, dw, None, ctx.g) if dw is not None else None
+        y = total(from_x, from_w)
+        return y if db is None or y is None else y + db[:, None, None]
+
+
+class FullConvolve(Rule):
+    """dx = dF/dx. With eps = dL/d(dx), of the shape of x:
+
+    dL/d delta = correlate(eps, w)    dL/dw = kernel_gradient(eps, delta)    kept: the other factor of each
+    """
+
+    @staticmethod
+    def forward(delta: Tensor, w: Tensor, g: Geometry) -> Tensor:
+        return kernels.full_convolve(delta, w, g)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        delta, w, ctx.g = inputs
+        keep_factors(ctx, delta, w)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
+        delta, w = ctx.saved_tensors
+        delta_needed, w_needed, _ = ctx.needs_input_grad
+        ddelta = run(Correlate, eps, w, None, ctx.g) if delta_needed else None
+        dw = run(KernelGradient, eps, delta, ctx.g) if w_needed else None
+        return ddelta, dw, None
+
+
+class FullConvolveDual(FullConvolve):
+    """Forward mode: the product rule."""
+
+    @staticmethod
+    def jvp(ctx: Any, ddelta: Tensor | None, dw: Tensor | None, _: None) -> Tensor | None:
+        delta, w = ctx.saved_tensors
+        from_delta = run(FullConvolve, ddelta, w, ctx.g) if ddelta is not None else None
+        from_w = run(FullConvolve, delta, dw, ctx.g) if dw is not None else None
+        return total(from_delta, from_w)
+
+
+class KernelGradient(Rule):
+    """dw = dF/dw. With eps = dL/d(dw), of the shape of w:
+
+    dL/dx = full_convolve(delta, eps)    dL/d delta = correlate(x, eps)    kept: the other factor of each
+    """
+
+    @staticmethod
+    def forward(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
+        return kernels.kernel_gradient(x, delta, g)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, delta, ctx.g = inputs
+        keep_factors(ctx, x, delta)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
+        x, delta = ctx.saved_tensors
+        x_needed, delta_needed, _ = ctx.needs_input_grad
+        dx = run(FullConvolve, delta, eps, ctx.g) if x_needed else None
+        ddelta = run(Correlate, x, eps, None, ctx.g) if delta_needed else None
+        return dx, ddelta, None
+
+
+class KernelGradientDual(KernelGradient):
+    """Forward mode: the product rule."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, ddelta: Tensor | None, _: None) -> Tensor | None:
+        x, delta = ctx.saved_tensors
+        from_x = run(KernelGradient, dx, delta, ctx.g) if dx is not None else None
+        from_delta = run(KernelGradient, x, ddelta, ctx.g) if ddelta is not None else None
+        return total(from_x, from_delta)
+
+
+Correlate.dual, FullConvolve.dual, KernelGradient.dual = CorrelateDual, FullConvolveDual, KernelGradientDual
+
+
+def _images(op: str, name: str, t: Tensor, maps: int | None = None) -> None:
+    """Refuse what is not [N, maps, H, W]."""
+    if t.ndim != 4 or (maps is not None and t.shape[1] != maps):
+        wanted = "C" if maps is None else str(maps)
+        raise ValueError(f"{op}: {name} has shape {list(t.shape)}; it must be [N, {wanted}, H, W]")
+
+
+def correlate(
+    x: Tensor, w: Tensor, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1
+) -> Tensor:
+    """Cross-correlation: the kernel slid over the image, without bias.
+
+    x [N, C, H, W], w [O, C / groups, P, Q] of one real dtype -> [N, O, I, J] with
+    I = floor((H + 2 padding - dilation (P - 1) - 1) / stride) + 1. Kept for backward: x if the gradient of w is asked
+    for, w if that of x is. Raises ValueError for shapes, strides ... that do not fit, TypeError for complex numbers.
+    Source: lecture 002, eq. 2.2, without the rotation; derivation at the head of this file.
+    """
+    same_kind("correlate", x=x, w=w)
+    _images("correlate", "x", x)
+    g = convolution("correlate", x.shape, w.shape, stride, padding, dilation, groups)
+    return run(Correlate, x, w, None, g)
+
+
+def full_convolve(
+    delta: Tensor,
+    w: Tensor,
+    size: Sequence[int],
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Full convolution: the rotated kernel slid over the zero-padded delta, the adjoint of `correlate` in x.
+
+    delta [N, O, I, J], w [O, C / groups, P, Q] of one real dtype, size = (H, W) of the image that was correlated (the
+    stride hides it from delta) -> [N, C, H, W]. Kept for backward: delta if the gradient of w is asked for, w if that
+    of delta is. Raises as `correlate`, and ValueError where `size` does not lead to delta's extents.
+    Source: lecture 002, eq. 2.3; lecture 001, eq. 1.4; derivation at the head of this file.
+    """
+    op = "full_convolve"
+    same_kind(op, delta=delta, w=w)
+    H, W = size
+    C = w.shape[1] * groups if w.ndim == 4 else 0
+    g = convolution(op, (delta.shape[0], C, H, W), w.shape, stride, padding, dilation, groups)
+    _images(op, "delta", delta, w.shape[0])
+    _positions(op, delta, g)
+    return run(FullConvolve, delta, w, g)
+
+
+def kernel_gradient(
+    x: Tensor,
+    delta: Tensor,
+    size: Sequence[int],
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Kernel gradient: delta slid over the layer's input, the derivative of <delta, correlate(x, w)> by w.
+
+    x [N, C, H, W], delta [N, O, I, J] of one real dtype, size = (P, Q) of the kernel (the stride hides it) ->
+    [O, C / groups, P, Q]. Kept for backward: x if the gradient of delta is asked for, delta if that of x is. Raises as
+    `correlate`, and ValueError where `size` does not lead to delta's extents.
+    Source: lecture 002, eq. 2.4; lecture 001, eq. 1.5; derivation at the head of this file.
+    """
+    op = "kernel_gradient"
+    same_kind(op, x=x, delta=delta)
+    _images(op, "x", x)
+    _images(op, "delta", delta)
+    if delta.shape[0] != x.shape[0]:
+        raise ValueError(f"{op}: x has {x.shape[0]} images and delta {delta.shape[0]}; they must be as many")
+    P, Q = size
+    per_group = x.shape[1] // groups if groups > 0 else 0
+    g = convolution(op, x.shape, (delta.shape[1], per_group, P, Q), stride, padding, dilation, groups)
+    _positions(op, delta, g)
+    return run(KernelGradient, x, delta, g)
+
+
+def _positions(op: str, delta: Tensor, g: Geometry) -> None:
+    """Refuse a delta whose extents are not those of the output."""
+    if tuple(delta.shape[2:]) != g.y_size:
+        raise ValueError(
+            f"{op}: delta has extents {list(delta.shape[2:])}; an image of {list(g.x_size)} under a kernel of "
+            f"{list(g.w_size)} with stride {list(g.stride)}, padding {list(g.padding)} and dilation "
+            f"{list(g.dilation)} has {list(g.y_size)}"
+        )
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch.nn.functional.conv2d with a backward pass by hand.
+
+    input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one real dtype (under autocast:
+    cast to its dtype) -> [N, O, I, J] or [O, I, J], channels_last if input or weight is. padding: an int or two, or
+    "valid" (none), or "same" (H and W stay; stride must be 1; an odd pixel is added below and on the right).
+    Kept for backward: input if the gradient of weight is asked for, weight if that of input is; nothing for bias.
+    Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
+    Source: lecture 002, eq. 2.1-2.4; lecture 004, eq. 4.6 and 4.7; derivation at the head of this file.
+    """
+    x, w, b = low_precision(input, weight, bias)
+    same_kind("conv2d", input=x, weight=w, bias=b)
+    if x.ndim not in (3, 4):
+        raise ValueError(f"conv2d: input has shape {list(x.shape)}; it must be [N, C, H, W] or [C, H, W]")
+    if b is not None and tuple(b.shape) != tuple(w.shape[:1]):
+        raise ValueError(
+            f"conv2d: bias has shape {list(b.shape)} and weight {list(w.shape)}; bias must have one number an output map"
+        )
+    if isinstance(padding, str):
+        x, padding = _named_padding(x, w, stride, padding, dilation)
+    g = convolution("conv2d", x.shape, w.shape, stride, padding, dilation, groups)
+    y = run(Correlate, x if x.ndim == 4 else x.unsqueeze(0), w, b, g)
+    return y if x.ndim == 4 else y.squeeze(0)
+
+
+def _named_padding(x: Tensor, w: Tensor, stride: Size, padding: str, dilation: Size) -> tuple[Tensor, Size]:
+    """"valid" and "same" as numbers; where "same" is uneven, x with the odd pixel added."""
+    if padding == "valid":
+        return x, 0
+    if padding != "same":
+        raise ValueError(f"conv2d: padding = {padding!r}; it must be an int, two ints, 'valid' or 'same'")
+    if pair("conv2d", "stride", stride, 1) != (1, 1):
+        raise ValueError(f"conv2d: padding = 'same' with stride = {stride!r}; the stride must be 1")
+    d, e = pair("conv2d", "dilation", dilation, 1)
+    above, across = d * (w.shape[-2] - 1), e * (w.shape[-1] - 1)
+    if above % 2 or across % 2:
+        x = pad(x, (0, across % 2, 0, above % 2))
+    return x, (above // 2, across // 2)
+
+
+__all__ = ["conv2d", "correlate", "full_convolve", "kernel_gradient"]

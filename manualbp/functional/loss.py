@@ -1,0 +1,330 @@
+"""Losses. Each rule ends at the loss of a single sample; weighting, sum and mean are arithmetic around it.
+
+cross-entropy  L = -sum_c y_c log yhat_c with yhat = softmax(z)        (lecture 004, eq. 4.2; lecture 001, eq. 1.8)
+               dL/dyhat_c = -y_c / yhat_c and dyhat_c/dz_k = yhat_c ([c = k] - yhat_k), so
+               dL/dz_k = sum_c -y_c ([c = k] - yhat_k) = yhat_k sum_c y_c - y_k
+               which is yhat - y where y sums to 1 (4.2), and yhat - [k = t] for the class t
+nll            L = -v_t for the log-probability v of the class t, so dL/dv_c = -[c = t]
+squared error  l = (x - t)^2, dl/dx = 2 (x - t), dl/dt = -2 (x - t)    (lecture 003, eq. 3.1, without its 1/2)
+
+Each times delta = dL/dl of its sample. Softmax is computed again in backward from z: its bytes are not kept, and z is
+an input, so the second derivative follows from the softmax rule.
+
+Shapes: z, v and y [N, C, ...]; t (int64) and l [N, ...].
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manualbp.functional._rule import Rule, full_precision, refuse_complex, run, total, wide
+from manualbp.functional.softmax import LogSoftmax, Softmax
+
+
+def _of_class(v: Tensor, t: Tensor) -> Tensor:
+    """v[n, t[n, ...], ...]."""
+    try:
+        return v.gather(1, t.unsqueeze(1)).squeeze(1)
+    except RuntimeError as error:
+        raise ValueError(f"target holds a class outside of 0 to {v.shape[1] - 1}, the classes of input: {error}") from error
+
+
+class CrossEntropy(Rule):
+    """l = -log softmax(z)_t. dL/dz = delta (softmax(z) - [c = t]); kept: z and t."""
+
+    @staticmethod
+    def forward(z: Tensor, t: Tensor) -> Tensor:
+        return -_of_class(torch.log_softmax(z, 1), t)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
+        z, t = ctx.saved_tensors
+        delta = delta.unsqueeze(1)
+        return (run(Softmax, z, 1) * delta).scatter_add(1, t.unsqueeze(1), -delta), None
+
+
+class CrossEntropyDual(CrossEntropy):
+    """Forward mode: dl = sum_c softmax(z)_c dz_c - dz_t."""
+
+    @staticmethod
+    def jvp(ctx: Any, dz: Tensor, _: None) -> Tensor:
+        z, t = ctx.saved_tensors
+        return (run(Softmax, z, 1) * dz).sum(1) - _of_class(dz, t)
+
+
+class SoftCrossEntropy(Rule):
+    """l = -sum_c y_c log softmax(z)_c for any y. Kept: z and y.
+
+    dL/dz = delta (softmax(z) sum_c y_c - y)        dL/dy = -delta log softmax(z)
+    """
+
+    @staticmethod
+    def forward(z: Tensor, y: Tensor) -> Tensor:
+        return -(y * torch.log_softmax(z, 1)).sum(1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        z, y = ctx.saved_tensors
+        z_needed, y_needed = ctx.needs_input_grad
+        delta = delta.unsqueeze(1)
+        dz = delta * (run(Softmax, z, 1) * y.sum(1, keepdim=True) - y) if z_needed else None
+        return dz, -delta * run(LogSoftmax, z, 1) if y_needed else None
+
+
+class SoftCrossEntropyDual(SoftCrossEntropy):
+    """Forward mode: the sum of both derivatives."""
+
+    @staticmethod
+    def jvp(ctx: Any, dz: Tensor | None, dy: Tensor | None) -> Tensor | None:
+        z, y = ctx.saved_tensors
+        from_z = None
+        if dz is not None:
+            from_z = ((run(Softmax, z, 1) * y.sum(1, keepdim=True) - y) * dz).sum(1)
+        return total(from_z, -(run(LogSoftmax, z, 1) * dy).sum(1) if dy is not None else None)
+
+
+class NegativeLogLikelihood(Rule):
+    """l = -v_t. dL/dv_c = -delta [c = t]; kept: t."""
+
+    @staticmethod
+    def forward(v: Tensor, t: Tensor) -> Tensor:
+        return -_of_class(v, t)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        v, t = inputs
+        ctx.classes = v.shape[1]
+        ctx.save_for_backward(t)
+        ctx.save_for_forward(t)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
+        (t,) = ctx.saved_tensors
+        dv = delta.new_zeros(delta.shape[0], ctx.classes, *delta.shape[1:])
+        return dv.scatter(1, t.unsqueeze(1), -delta.unsqueeze(1)), None
+
+
+class NegativeLogLikelihoodDual(NegativeLogLikelihood):
+    """Forward mode: linear, so the tangent is picked alike."""
+
+    @staticmethod
+    def jvp(ctx: Any, dv: Tensor, _: None) -> Tensor:
+        (t,) = ctx.saved_tensors
+        return -_of_class(dv, t)
+
+
+class SquaredError(Rule):
+    """l = (x - t)^2. dL/dx = 2 delta (x - t) = -dL/dt; kept: x and t."""
+
+    @staticmethod
+    def forward(x: Tensor, t: Tensor) -> Tensor:
+        return (x - t).square()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor]:
+        x, t = ctx.saved_tensors
+        dx = 2 * delta * (x - t)
+        return dx, -dx
+
+
+class SquaredErrorDual(SquaredError):
+    """Forward mode: dl = 2 (x - t) (dx - dt)."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dt: Tensor | None) -> Tensor | None:
+        x, t = ctx.saved_tensors
+        change = total(dx, -dt if dt is not None else None)
+        return 2 * (x - t) * change if change is not None else None
+
+
+CrossEntropy.dual, SoftCrossEntropy.dual = CrossEntropyDual, SoftCrossEntropyDual
+NegativeLogLikelihood.dual, SquaredError.dual = NegativeLogLikelihoodDual, SquaredErrorDual
+
+
+def _reduction(op: str, reduction: str, size_average: bool | None, reduce: bool | None) -> str:
+    """The name of the reduction; the two older flags still mean what they meant."""
+    if size_average is not None or reduce is not None:
+        summed = "mean" if size_average in (None, True) else "sum"
+        reduction = "none" if reduce is False else summed
+        warnings.warn(f"{op}: size_average and reduce are deprecated; use reduction={reduction!r}", stacklevel=3)
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{op}: reduction = {reduction!r}; it must be 'none', 'mean' or 'sum'")
+    return reduction
+
+
+def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:
+    """Refuse shapes and kinds that do not fit: z [N, C, ...], t [N, ...], weight [C]. True if t holds classes."""
+    refuse_complex(op, input=z, target=t, weight=weight)
+    if not z.is_floating_point():
+        raise TypeError(f"{op}: input is {z.dtype}; it must be a floating point tensor")
+    axis = 0 if z.ndim == 1 else 1
+    if z.ndim == 0 or (t.shape != z.shape and t.shape != z.shape[:axis] + z.shape[axis + 1 :]):
+        raise ValueError(
+            f"{op}: input has shape {list(z.shape)} and target {list(t.shape)}; for an input [N, C, ...] or [C], classes "
+            "must be [N, ...] or [], and probabilities (cross_entropy alone) must be shaped as the input"
+        )
+    if weight is not None and tuple(weight.shape) != (z.shape[axis],):
+        raise ValueError(f"{op}: weight has shape {list(weight.shape)}; it must be [{z.shape[axis]}], one number a class")
+    classes = t.shape != z.shape
+    if classes and t.dtype not in (torch.int64, torch.uint8):
+        raise TypeError(f"{op}: target is {t.dtype}; classes must be int64 or uint8")
+    if not classes and not t.is_floating_point():
+        raise TypeError(f"{op}: target is {t.dtype} and shaped as the input; probabilities must be floating point")
+    if classes and weight is not None and weight.requires_grad:
+        raise ValueError(f"{op}: weight requires a gradient; none is defined where the target holds classes")
+    return classes
+
+
+def _reduced(l: Tensor, reduction: str, count: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """The losses of the samples, their sum, or their sum over `count`; in `dtype`."""
+    if reduction == "none":
+        return l.to(dtype)
+    s = l.sum(dtype=wide(l.dtype))
+    return (s if reduction == "sum" else s / count).to(dtype)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """torch.nn.functional.cross_entropy with a backward pass by hand.
+
+    input: scores before softmax, [N, C, ...] or [C], of a floating dtype (halves are computed in float32; under autocast
+    the result is float32, too). target: classes [N, ...] or [] (int64, uint8), or probabilities shaped as the input.
+    weight: [C]. -> a number, or [N, ...] or [] for reduction "none". "mean" divides by the summed weights of the samples
+    that are not ignored (classes) or by the number of samples (probabilities). Kept for backward: input and target, not
+    the softmax. Raises ValueError or TypeError for what does not fit; ignore_index goes with classes, a gradient of
+    weight with probabilities. Source: lecture 004, eq. 4.2; lecture 001, eq. 1.8; derivation at the head of this file.
+    """
+    op = "cross_entropy"
+    reduction = _reduction(op, reduction, size_average, reduce)
+    classes = _with_classes(op, input, target, weight)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"{op}: label_smoothing = {label_smoothing}; it must be from 0 to 1")
+    if not classes and ignore_index >= 0:
+        raise ValueError(f"{op}: ignore_index = {ignore_index}; with probabilities as target it has no meaning")
+    (z,) = full_precision(input)
+    dtype, z = z.dtype, z.to(wide(z.dtype))
+    batched = z.ndim > 1
+    z, t = (z, target) if batched else (z.unsqueeze(0), target.unsqueeze(0))
+    C = z.shape[1]
+    w = z.new_ones(C) if weight is None else weight.to(z.dtype)
+    w = w.reshape(C, *[1] * (z.ndim - 2))
+    if not classes:
+        y = t.to(z.dtype) * (1 - label_smoothing) + label_smoothing / max(C, 1)
+        l, count = run(SoftCrossEntropy, z, y * w), z.numel() / max(C, 1)
+    else:
+        t, ignored = _kept_classes(t, ignore_index)
+        if label_smoothing == 0.0:
+            l, v = run(CrossEntropy, z, t), _sample_weights(w, t, ignored)
+            l = l * v
+        else:
+            v = _sample_weights(w, t, ignored)
+            y = (label_smoothing / C * w).expand(z.shape)
+            y = y.scatter_add(1, t.unsqueeze(1), (1 - label_smoothing) * v.unsqueeze(1))
+            l = run(SoftCrossEntropy, z, y)
+        l, count = l.masked_fill(ignored, 0), v.sum()
+    return _reduced(l if batched else l.squeeze(0), reduction, count, dtype)
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """torch.nn.functional.nll_loss with a backward pass by hand.
+
+    input: log-probabilities [N, C, ...] or [C] of a floating dtype (under autocast: float32). target: classes [N, ...]
+    or [] (int64, uint8). weight: [C]. -> a number, or [N, ...] or [] for reduction "none". "mean" divides by the summed
+    weights of the samples that are not ignored. Kept for backward: target. Raises ValueError or TypeError for what does
+    not fit. Source: lecture 001, eq. 1.8; lecture 004, eq. 4.2; derivation at the head of this file.
+    """
+    op = "nll_loss"
+    reduction = _reduction(op, reduction, size_average, reduce)
+    if not _with_classes(op, input, target, weight):
+        raise ValueError(f"{op}: target has the shape of the input, {list(target.shape)}; it must hold classes")
+    (v,) = full_precision(input)
+    batched = v.ndim > 1
+    v, t = (v, target) if batched else (v.unsqueeze(0), target.unsqueeze(0))
+    t, ignored = _kept_classes(t, ignore_index)
+    l = run(NegativeLogLikelihood, v, t)
+    per_class = v.new_ones(v.shape[1]) if weight is None else weight.to(v.dtype)
+    of_sample = _sample_weights(per_class, t, ignored)
+    l = (l * of_sample).masked_fill(ignored, 0)
+    return _reduced(l if batched else l.squeeze(0), reduction, of_sample.sum(dtype=wide(v.dtype)), v.dtype)
+
+
+def _kept_classes(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """The classes with the ignored ones put to class 0, and which these are."""
+    ignored = t == ignore_index
+    return t.long().masked_fill(ignored, 0), ignored
+
+
+def _sample_weights(w: Tensor, t: Tensor, ignored: Tensor) -> Tensor:
+    """w[t], and 0 where ignored."""
+    return w.flatten()[t].masked_fill(ignored, 0)
+
+
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """torch.nn.functional.mse_loss with a backward pass by hand.
+
+    input and target of one shape (else they are broadcast, with a warning), real dtypes (under autocast: float32);
+    weight shaped as the input. -> a number, or the broadcast shape for reduction "none". "mean" divides by the number of
+    elements, or by the summed weight. Kept for backward: input and target. Raises ValueError or TypeError for what does
+    not fit. Source: lecture 003, eq. 3.1, without its factor 1/2; derivation at the head of this file.
+    """
+    op = "mse_loss"
+    reduction = _reduction(op, reduction, size_average, reduce)
+    refuse_complex(op, input=input, target=target, weight=weight)
+    if target.shape != input.shape:
+        warnings.warn(
+            f"{op}: target has shape {list(target.shape)} and input {list(input.shape)}; broadcasting them is likely to "
+            "give a loss that is not meant",
+            stacklevel=2,
+        )
+    if weight is not None and weight.shape != input.shape:
+        raise ValueError(f"{op}: weight has shape {list(weight.shape)} and input {list(input.shape)}; they must be equal")
+    x, t = full_precision(input, target)
+    try:
+        x, t = torch.broadcast_tensors(x, t)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{op}: input has shape {list(x.shape)} and target {list(t.shape)}; they do not broadcast"
+        ) from error
+    l = run(SquaredError, x, t)
+    l, count = (l, l.numel()) if weight is None else (l * weight, weight.sum())
+    return _reduced(l, reduction, count, l.dtype)

@@ -1,0 +1,113 @@
+"""Padding: linear, so its backward is its adjoint.
+
+constant                     y = x within margins of zeros (or a value); the adjoint crops the margins off again, which
+                             is padding by the negative margins: the pair is one rule. <delta, pad x> = <crop delta, x>
+reflect, replicate, circular y[i] = x[source(i)] on each padded axis; the adjoint adds delta[i] at source(i):
+                             <delta, y> = sum_i delta[i] x[source(i)] = sum_h x[h] sum_{i: source(i) = h} delta[i]
+
+Nothing is kept but the margins. Letters: x input, y output, delta = dL/dy.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.kernels import pad as kernels
+from manualbp.kernels.pad import Margins
+
+
+class Pad(Rule):
+    """y[i] = x[source(i)], or the value where there is no source. dL/dx = the adjoint; kept: nothing."""
+
+    @staticmethod
+    def forward(x: Tensor, margins: Margins, value: float) -> Tensor:
+        return kernels.pad(x, margins, value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.margins = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None]:
+        if ctx.margins.mode == "constant":
+            return run(Pad, delta, ctx.margins.inward(), 0.0), None, None
+        return run(Fold, delta, ctx.margins), None, None
+
+
+class PadDual(Pad):
+    """Forward mode: the tangent is padded alike, a constant by zeros."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        return run(Pad, dx, ctx.margins, 0.0)
+
+
+class Fold(Rule):
+    """dx[h] = sum of delta[i] over source(i) = h: the adjoint of reflect, replicate, circular. Kept: nothing."""
+
+    @staticmethod
+    def forward(delta: Tensor, margins: Margins) -> Tensor:
+        return kernels.fold(delta, margins)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.margins = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
+        return run(Pad, eps, ctx.margins, 0.0), None
+
+
+class FoldDual(Fold):
+    """Forward mode: linear, so the tangent is folded alike."""
+
+    @staticmethod
+    def jvp(ctx: Any, ddelta: Tensor, _: None) -> Tensor:
+        return run(Fold, ddelta, ctx.margins)
+
+
+Pad.dual, Fold.dual = PadDual, FoldDual
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """torch.nn.functional.pad with a backward pass by hand.
+
+    input [..., H, W] of any real dtype; pad: (left, right, top, bottom ...), pixels, last axis first -> the axes grown
+    by them. mode "constant" takes any number of axes, negative margins (they crop) and a value (default 0);
+    "reflect", "replicate" and "circular" pad the last 1, 2 or 3 axes of an input with one or two axes more, by margins
+    that are not negative. Nothing is kept for backward. Raises ValueError for what does not fit, TypeError for complex
+    numbers. Source: adjoint pair, derivation at the head of this file.
+    """
+    refuse_complex("pad", input=input)
+    sides = tuple(pad)
+    axes = len(sides) // 2
+    if len(sides) % 2 or axes > input.ndim:
+        raise ValueError(
+            f"pad: pad = {list(sides)} for an input of shape {list(input.shape)}; it must hold two numbers for each "
+            "padded axis, last axis first"
+        )
+    x_size = tuple(input.shape[input.ndim - axes :][::-1])
+    grown = [W + before + after for W, before, after in zip(x_size, sides[::2], sides[1::2], strict=True)]
+    if any(W < 0 for W in grown):
+        raise ValueError(f"pad: pad = {list(sides)} crops more than an input of shape {list(input.shape)} has")
+    if mode == "constant":
+        return run(Pad, input, Margins(sides, x_size, mode), 0.0 if value is None else value)
+    if mode not in ("reflect", "replicate", "circular"):
+        raise ValueError(f"pad: mode = {mode!r}; it must be 'constant', 'reflect', 'replicate' or 'circular'")
+    if value is not None and value != 0:
+        raise ValueError(f"pad: value = {value} with mode = {mode!r}; only mode 'constant' has a value")
+    if axes not in (1, 2, 3) or input.ndim - axes not in (1, 2):
+        raise ValueError(
+            f"pad: mode = {mode!r}, pad = {list(sides)}, input of shape {list(input.shape)}; this mode pads the last "
+            "1, 2 or 3 axes of an input with one or two axes more"
+        )
+    for W, before, after in zip(x_size, sides[::2], sides[1::2], strict=True):
+        most = {"reflect": W - 1, "circular": W, "replicate": max(before, after) if W else 0}[mode]
+        if min(before, after) < 0 or max(before, after) > most:
+            raise ValueError(
+                f"pad: margins {before} and {after} of an axis of {W} pixels with mode = {mode!r}; they must be from 0 "
+                f"to {most}"
+            )
+    return run(Pad, input, Margins(sides, x_size, mode), 0.0)

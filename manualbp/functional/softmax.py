@@ -1,0 +1,122 @@
+"""Softmax and its logarithm along one axis.
+
+softmax      y_i = exp(x_i) / sum_k exp(x_k)       dy_i/dx_j = y_i ([i = j] - y_j)
+             dL/dx_j = sum_i delta_i y_i ([i = j] - y_j) = y_j (delta_j - sum_i delta_i y_i)
+log softmax  y_i = x_i - log sum_k exp(x_k)        dy_i/dx_j = [i = j] - exp(y_j)
+             dL/dx_j = delta_j - exp(y_j) sum_i delta_i
+
+Both are written in the output y. Letters: x input, y output, delta = dL/dy; i, j positions on the axis.
+Source: the softmax of lecture 004, eq. 4.1; its derivative is the step between the two halves of eq. 4.2.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manualbp.functional._rule import Rule, full_precision, refuse_complex, run, wide
+
+
+def _through_softmax(y: Tensor, delta: Tensor, dim: int) -> Tensor:
+    """y (delta - sum delta y): half precision differs in nearly equal numbers here, so it goes through float32."""
+    y, d = y.to(wide(y.dtype)), delta.to(wide(y.dtype))
+    return (y * (d - (d * y).sum(dim, keepdim=True))).to(delta.dtype)
+
+
+class Softmax(Rule):
+    """y = exp(x) / sum exp(x). dL/dx = y (delta - sum delta y); kept: y. The Jacobian is symmetric."""
+
+    @staticmethod
+    def forward(x: Tensor, dim: int) -> Tensor:
+        return torch.softmax(x, dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        _, ctx.dim = inputs
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return _through_softmax(y, delta, ctx.dim), None
+
+
+class SoftmaxDual(Softmax):
+    """Forward mode: the same map as backward."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return _through_softmax(y, dx, ctx.dim)
+
+
+class LogSoftmax(Rule):
+    """y = x - log sum exp(x). dL/dx = delta - exp(y) sum delta; kept: y."""
+
+    @staticmethod
+    def forward(x: Tensor, dim: int) -> Tensor:
+        return torch.log_softmax(x, dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        _, ctx.dim = inputs
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        y, d = y.to(wide(y.dtype)), delta.to(wide(y.dtype))
+        return (d - y.exp() * d.sum(ctx.dim, keepdim=True)).to(delta.dtype), None
+
+
+class LogSoftmaxDual(LogSoftmax):
+    """Forward mode: dy = dx - sum exp(y) dx."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return dx - (y.exp() * dx).sum(ctx.dim, keepdim=True)
+
+
+Softmax.dual, LogSoftmax.dual = SoftmaxDual, LogSoftmaxDual
+
+
+def _prepared(op: str, x: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> tuple[Tensor, int]:
+    """Input in the dtype to compute in, and the axis."""
+    refuse_complex(op, input=x)
+    if dim is None:
+        dim = 0 if x.ndim in (0, 1, 3) else 1
+        warnings.warn(f"{op}: implicit choice of axis dim = {dim}; pass dim", stacklevel=stacklevel)
+    least = -max(x.ndim, 1)
+    if not least <= dim < -least:
+        raise ValueError(f"{op}: dim = {dim} and input has shape {list(x.shape)}; dim must be from {least} to {-least - 1}")
+    if dtype is not None:
+        return x.to(dtype), dim
+    return (full_precision(x)[0] if x.device.type == "cuda" else x), dim
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
+    """torch.nn.functional.softmax with a backward pass by hand.
+
+    input of any shape and real dtype (cast to `dtype` first if given; under autocast on CUDA to float32) -> the same
+    shape, sums of 1 along `dim`. Kept for backward: the output. Raises ValueError for an axis that is not there,
+    TypeError for complex numbers. Source: lecture 004, eq. 4.1; derivation at the head of this file.
+    """
+    x, dim = _prepared("softmax", input, dim, _stacklevel, dtype)
+    return run(Softmax, x, dim)
+
+
+def log_softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Tensor:
+    """torch.nn.functional.log_softmax with a backward pass by hand.
+
+    input of any shape and real dtype (cast to `dtype` first if given; under autocast on CUDA to float32) -> the
+    logarithm of `softmax(input, dim)`, without overflow. Kept for backward: the output. Raises as `softmax`.
+    Source: lecture 001, eq. 1.8; lecture 004, eq. 4.2; derivation at the head of this file.
+    """
+    x, dim = _prepared("log_softmax", input, dim, _stacklevel, dtype)
+    return run(LogSoftmax, x, dim)

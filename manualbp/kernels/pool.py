@@ -1,0 +1,70 @@
+"""Pooling and its adjoints by PyTorch's forward primitives.
+
+Shapes: x [N, C, H, W]; y, delta and index [N, C, I, J]. An index is a position h W + k in its own map.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from manualbp.kernels.geometry import Geometry
+
+
+def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
+    """The largest value of each window and its position, the first one of equals."""
+    return F.max_pool2d(x, g.w_size, g.stride, g.padding, g.dilation, g.ceil_mode, return_indices=True)
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """y[n, c, i, j] = x[n, c] at index[n, c, i, j]."""
+    return x.flatten(2).gather(2, index.flatten(2)).reshape(index.shape)
+
+
+def put(delta: Tensor, index: Tensor, g: Geometry) -> Tensor:
+    """delta[n, c, i, j] added at index[n, c, i, j]; zero elsewhere: [N, C, H, W]."""
+    apart = all(s >= reach for s, reach in zip(g.stride, g.reach, strict=True))
+    if apart and delta.shape[0] > 0 and not torch.are_deterministic_algorithms_enabled():
+        # No pixel is in two windows, so nothing adds up. (PyTorch calls this primitive non-deterministic.)
+        return F.max_unpool2d(delta, index, g.reach, g.stride, g.padding, [*delta.shape[:2], *g.x_size])
+    (N, C), (H, W) = delta.shape[:2], g.x_size
+    half = delta.dtype in (torch.bfloat16, torch.float16)
+    dtype = torch.float32 if half else delta.dtype
+    channels_last = C > 1 and delta.stride(1) == 1
+    dx = delta.new_zeros(N, H * W, C, dtype=dtype).mT if channels_last else delta.new_zeros(N, C, H * W, dtype=dtype)
+    dx = dx.scatter_add(2, index.flatten(2), delta.flatten(2).to(dtype))
+    return dx.to(delta.dtype).reshape(N, C, H, W)
+
+
+def window_mean(x: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
+    """The sum over each window divided by m^2, by the pixels that count, or by the override."""
+    return F.avg_pool2d(x, g.w_size, g.stride, g.padding, g.ceil_mode, count_include_pad, override)
+
+
+def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
+    """Each delta, divided as in `window_mean`, added to every pixel of its window: [N, C, H, W]."""
+    (H, W), (P, Q), (s, t), (top, left) = g.x_size, g.w_size, g.stride, g.padding
+    C, I, J = delta.shape[1:]
+    share = delta / _divisor(delta, g, count_include_pad, override)
+    if (s, t) == (P, Q):  # the windows tile the image
+        dx = share[:, :, :, None, :, None].expand(-1, -1, I, P, J, Q).reshape(-1, C, I * P, J * Q)
+    else:  # full convolution with a box, which is its own rotation
+        dx = F.conv_transpose2d(share, delta.new_ones(C, 1, P, Q), None, g.stride, groups=C)
+    return F.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))
+
+
+def _divisor(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor | int:
+    """m^2 as a number where all windows count alike, else a table [I, J]."""
+    if override is not None:
+        return override
+    (H, W), (P, Q), (s, t), (top, left) = g.x_size, g.w_size, g.stride, g.padding
+    I, J = g.y_size
+    inside = (I - 1) * s + P <= H + 2 * top and (J - 1) * t + Q <= W + 2 * left
+    if inside and (count_include_pad or (top, left) == (0, 0)):
+        return P * Q
+
+    def counted(extent: int, size: int, window: int, stride: int, pad: int) -> Tensor:
+        start = torch.arange(extent, device=delta.device) * stride - pad
+        end = (start + window).clamp(max=size + pad)
+        return end - start if count_include_pad else end.clamp(max=size) - start.clamp(min=0)
+
+    return torch.outer(counted(I, H, P, s, top), counted(J, W, Q, t, left)).to(delta.dtype)
