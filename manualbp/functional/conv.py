@@ -147,9 +147,7 @@ def _images(op: str, name: str, t: Tensor, maps: int | None = None) -> None:
         raise ValueError(f"{op}: {name} has shape {list(t.shape)}; it must be [N, {wanted}, H, W]")
 
 
-def correlate(
-    x: Tensor, w: Tensor, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1
-) -> Tensor:
+def correlate(x: Tensor, w: Tensor, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1) -> Tensor:
     """Cross-correlation: the kernel slid over the image, without bias.
 
     x [N, C, H, W], w [O, C / groups, P, Q] of one real dtype -> [N, O, I, J] with
@@ -262,7 +260,7 @@ def conv2d(
 
 
 def _named_padding(x: Tensor, w: Tensor, stride: Size, padding: str, dilation: Size) -> tuple[Tensor, Size]:
-    """"valid" and "same" as numbers; where "same" is uneven, x with the odd pixel added."""
+    """ "valid" and "same" as numbers; where "same" is uneven, x with the odd pixel added."""
     if padding == "valid":
         return x, 0
     if padding != "same":

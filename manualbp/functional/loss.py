@@ -28,7 +28,9 @@ def _of_class(v: Tensor, t: Tensor) -> Tensor:
     try:
         return v.gather(1, t.unsqueeze(1)).squeeze(1)
     except RuntimeError as error:
-        raise ValueError(f"target holds a class outside of 0 to {v.shape[1] - 1}, the classes of input: {error}") from error
+        raise ValueError(
+            f"target holds a class outside of 0 to {v.shape[1] - 1}, the classes of input: {error}"
+        ) from error
 
 
 class CrossEntropy(Rule):
@@ -181,7 +183,9 @@ def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:
             "must be [N, ...] or [], and probabilities (cross_entropy alone) must be shaped as the input"
         )
     if weight is not None and tuple(weight.shape) != (z.shape[axis],):
-        raise ValueError(f"{op}: weight has shape {list(weight.shape)}; it must be [{z.shape[axis]}], one number a class")
+        raise ValueError(
+            f"{op}: weight has shape {list(weight.shape)}; it must be [{z.shape[axis]}], one number a class"
+        )
     classes = t.shape != z.shape
     if classes and t.dtype not in (torch.int64, torch.uint8):
         raise TypeError(f"{op}: target is {t.dtype}; classes must be int64 or uint8")
@@ -275,10 +279,10 @@ def nll_loss(
     v, t = (v, target) if batched else (v.unsqueeze(0), target.unsqueeze(0))
     t, ignored = _kept_classes(t, ignore_index)
     l = run(NegativeLogLikelihood, v, t)
-    per_class = v.new_ones(v.shape[1]) if weight is None else weight.to(v.dtype)
-    of_sample = _sample_weights(per_class, t, ignored)
+    l = l.to(wide(v.dtype))
+    of_sample = _sample_weights(l.new_ones(v.shape[1]) if weight is None else weight.to(l.dtype), t, ignored)
     l = (l * of_sample).masked_fill(ignored, 0)
-    return _reduced(l if batched else l.squeeze(0), reduction, of_sample.sum(dtype=wide(v.dtype)), v.dtype)
+    return _reduced(l if batched else l.squeeze(0), reduction, of_sample.sum(), v.dtype)
 
 
 def _kept_classes(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -317,7 +321,9 @@ def mse_loss(
             stacklevel=2,
         )
     if weight is not None and weight.shape != input.shape:
-        raise ValueError(f"{op}: weight has shape {list(weight.shape)} and input {list(input.shape)}; they must be equal")
+        raise ValueError(
+            f"{op}: weight has shape {list(weight.shape)} and input {list(input.shape)}; they must be equal"
+        )
     x, t = full_precision(input, target)
     try:
         x, t = torch.broadcast_tensors(x, t)

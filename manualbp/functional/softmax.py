@@ -92,7 +92,9 @@ def _prepared(op: str, x: Tensor, dim: int | None, stacklevel: int, dtype: torch
         warnings.warn(f"{op}: implicit choice of axis dim = {dim}; pass dim", stacklevel=stacklevel)
     least = -max(x.ndim, 1)
     if not least <= dim < -least:
-        raise ValueError(f"{op}: dim = {dim} and input has shape {list(x.shape)}; dim must be from {least} to {-least - 1}")
+        raise ValueError(
+            f"{op}: dim = {dim} and input has shape {list(x.shape)}; dim must be from {least} to {-least - 1}"
+        )
     if dtype is not None:
         return x.to(dtype), dim
     return (full_precision(x)[0] if x.device.type == "cuda" else x), dim

@@ -21,7 +21,9 @@ def correlate(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
 def full_convolve(delta: Tensor, w: Tensor, g: Geometry) -> Tensor:
     """The rotated kernel slid over the zero-padded delta, which stride spreads: [N, C, H, W]."""
     # Pixels behind the last window see no delta: they are left out by the division in y_size and put back here.
-    behind = [(H + 2 * pad - reach) % s for H, pad, reach, s in zip(g.x_size, g.padding, g.reach, g.stride, strict=True)]
+    behind = [
+        (H + 2 * pad - reach) % s for H, pad, reach, s in zip(g.x_size, g.padding, g.reach, g.stride, strict=True)
+    ]
     return F.conv_transpose2d(delta, w, None, g.stride, g.padding, behind, g.groups, g.dilation)
 
 
@@ -49,8 +51,8 @@ def _swapped(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
 def _by_windows(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     """A matrix product: the windows of x, a row for each (c, p, q), times delta, a column for each o.
 
-    The matrix of windows is P Q times the size of x, so it is built and used up a few images at a time. Half
-    precision is summed over these pieces in float32.
+    The matrix of windows is P Q times the size of x, so it is built and used up a few images at a time, in four
+    pieces at least: shorter chains of additions round less. Half precision is summed over the pieces in float32.
     """
     (N, C), (O, I, J), G, (P, Q) = x.shape[:2], delta.shape[1:], g.groups, g.w_size
     top, left = g.padding
@@ -59,7 +61,7 @@ def _by_windows(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     windows = windows.unfold(3, g.reach[1], g.stride[1])[..., :: g.dilation[1]]
     windows = windows.permute(1, 4, 5, 0, 2, 3)  # c p q n i j
     columns = delta.reshape(N, G, O // G, I, J).permute(1, 0, 3, 4, 2)  # group n i j o
-    images = max(1, CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * P * Q * I * J))
+    images = min(CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * P * Q * I * J), N // 4) or 1
     half = x.dtype in (torch.bfloat16, torch.float16)
     dw = x.new_zeros(G, C // G * P * Q, O // G, dtype=torch.float32 if half else x.dtype)
     for n in range(0, N, images):

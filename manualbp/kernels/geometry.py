@@ -70,11 +70,13 @@ def convolution(
 ) -> Geometry:
     """The geometry of a correlation of images [N, C, H, W] with kernels [O, C / groups, P, Q]."""
     if len(w_shape) != 4 or 0 in w_shape:
-        raise ValueError(f"{op}: the kernel has shape {list(w_shape)}; it must be [O, C / groups, P, Q], none of them 0")
+        raise ValueError(
+            f"{op}: the kernel has shape {list(w_shape)}; it must be [O, C / groups, P, Q], none of them 0"
+        )
     if groups < 1 or w_shape[0] % groups:
         raise ValueError(f"{op}: groups = {groups} must be at least 1 and divide the {w_shape[0]} output maps")
     C, H, W = x_shape[-3:]
-    if C != w_shape[1] * groups:
+    if w_shape[1] * groups != C:
         raise ValueError(
             f"{op}: the image has {C} maps and the kernel of shape {list(w_shape)} with groups = {groups} sees "
             f"{w_shape[1] * groups}; they must be as many"

@@ -31,7 +31,7 @@ def put(delta: Tensor, index: Tensor, g: Geometry) -> Tensor:
     dtype = torch.float32 if half else delta.dtype
     channels_last = C > 1 and delta.stride(1) == 1
     dx = delta.new_zeros(N, H * W, C, dtype=dtype).mT if channels_last else delta.new_zeros(N, C, H * W, dtype=dtype)
-    dx = dx.scatter_add(2, index.flatten(2), delta.flatten(2).to(dtype))
+    dx.scatter_add_(2, index.flatten(2), delta.flatten(2).to(dtype))
     return dx.to(delta.dtype).reshape(N, C, H, W)
 
 

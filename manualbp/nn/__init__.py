@@ -106,9 +106,7 @@ class NLLLoss(nn.NLLLoss):
     """torch.nn.NLLLoss on `manualbp.functional.nll_loss`."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(
-            input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
-        )
+        return F.nll_loss(input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
 class MSELoss(nn.MSELoss):
@@ -122,8 +120,8 @@ __all__ = [
     "AvgPool2d",
     "Conv2d",
     "CrossEntropyLoss",
-    "LogSoftmax",
     "Linear",
+    "LogSoftmax",
     "MSELoss",
     "MaxPool2d",
     "NLLLoss",

@@ -1,0 +1,119 @@
+"""The fast kernels against the plain loops, and the loops on numbers that are no floats."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from manualbp.kernels import conv, pool, reference
+from manualbp.kernels.geometry import Geometry, convolution, pooling
+from tests.cases import AVG_POOL2D, MAX_POOL2D, TRIPLE, Case
+from tests.checks import EXACT, distance, random_like
+
+
+def tensor(nested: Any, like: Tensor) -> Tensor:
+    return torch.tensor(nested, dtype=like.dtype)
+
+
+def triple_inputs(case: Case) -> tuple[Tensor, Tensor, Tensor, Geometry]:
+    """x, w, delta and the geometry of a case of `correlate`."""
+    x, w, *steps = case.inputs()
+    s, p, d, g = (*steps, *(1, 0, 1, 1)[len(steps) :])
+    geometry = convolution("test", x.shape, w.shape, s, p, d, g)
+    x, w = x.detach(), w.detach()
+    return x, w, random_like(conv.correlate(x, w, None, geometry)), geometry
+
+
+@pytest.mark.parametrize("case", [case for case in TRIPLE if case.op == "correlate"], ids=str)
+def test_triple(case: Case) -> None:
+    x, w, delta, g = triple_inputs(case)
+    lists = x.tolist(), w.tolist(), delta.tolist()
+    C, O = x.shape[1], w.shape[0]
+    for fast, slow in [
+        (conv.correlate(x, w, None, g), reference.correlate(lists[0], lists[1], g)),
+        (conv.full_convolve(delta, w, g), reference.full_convolve(lists[2], lists[1], g)),
+        (conv.kernel_gradient(x, delta, g), reference.kernel_gradient(lists[0], lists[2], C, O, g)),
+    ]:
+        assert distance(fast, tensor(slow, fast)) <= EXACT
+
+
+@pytest.mark.parametrize("way", [conv._swapped, conv._by_windows])
+@pytest.mark.parametrize("steps", [(1, 0, 1), (1, (2, 1), 1), (2, 1, 1), ((1, 2), 2, (3, 1))], ids=str)
+@pytest.mark.parametrize("chunk", [1, 1000, 2**20])
+def test_both_ways_to_the_kernel_gradient(way: Any, steps: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(conv.CHUNK, "cpu", chunk)
+    x = random_like(torch.empty(9, 3, 7, 8, dtype=torch.float64))
+    g = convolution("test", x.shape, (4, 3, 2, 3), *steps, 1)
+    delta = random_like(torch.empty(9, 4, *g.y_size, dtype=torch.float64))
+    slow = reference.kernel_gradient(x.tolist(), delta.tolist(), 3, 4, g)
+    assert distance(way(x, delta, g), tensor(slow, x)) <= EXACT
+
+
+def pool_inputs(case: Case) -> tuple[Tensor, Geometry, dict[str, Any]]:
+    (x,) = (a.detach() for a in case.inputs())
+    k = dict(case.kwargs)
+    k.pop("return_indices", None)
+    g = pooling(
+        "test",
+        x.shape,
+        k.pop("kernel_size"),
+        k.pop("stride", None),
+        k.pop("padding", 0),
+        k.pop("dilation", 1),
+        k.pop("ceil_mode", False),
+    )
+    return (x if x.ndim == 4 else x[None]), g, k
+
+
+@pytest.mark.parametrize("case", MAX_POOL2D, ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_max_pool(case: Case, layout: torch.memory_format) -> None:
+    x, g, _ = pool_inputs(case)
+    x = x.contiguous(memory_format=layout)
+    y, index = conv_values = pool.max_pool(x, g)
+    for fast, slow in zip(conv_values, reference.max_pool(x.tolist(), g), strict=True):
+        assert torch.equal(fast, tensor(slow, fast))
+    delta = random_like(y).contiguous(memory_format=layout)
+    dx = pool.put(delta, index, g)
+    assert distance(dx, tensor(reference.put(delta.tolist(), index.tolist(), g), delta)) <= EXACT
+    if y.shape[2:].numel() > 1:  # a single pixel has no layout
+        assert dx.is_contiguous(memory_format=layout)
+    assert torch.equal(pool.take(x, index), y)
+
+
+@pytest.mark.parametrize("case", AVG_POOL2D, ids=str)
+def test_window_mean(case: Case) -> None:
+    x, g, rest = pool_inputs(case)
+    how = rest.get("count_include_pad", True), rest.get("divisor_override")
+    y = pool.window_mean(x, g, *how)
+    assert distance(y, tensor(reference.window_mean(x.tolist(), g, *how), y)) <= EXACT
+    delta = random_like(y)
+    slow = reference.window_spread(delta.tolist(), g, *how)
+    assert distance(pool.window_spread(delta, g, *how), tensor(slow, y)) <= EXACT
+
+
+def test_reference_on_fractions() -> None:
+    """A 3x3 image and a 2x2 kernel of exact fractions: <delta, correlate> = <full_convolve, x> = <dw, w>, exactly."""
+    x = [[[[Fraction(3 * h + k + 1, 7) for k in range(3)] for h in range(3)]]]
+    w = [[[[Fraction(1, 2), Fraction(-1, 3)], [Fraction(1, 5), Fraction(2)]]]]
+    delta = [[[[Fraction(1), Fraction(-2, 3)], [Fraction(1, 4), Fraction(5)]]]]
+    g = convolution("test", (1, 1, 3, 3), (1, 1, 2, 2), 1, 0, 1, 1)
+
+    def inner(a: Any, b: Any) -> Any:
+        return sum(inner(s, t) for s, t in zip(a, b, strict=True)) if isinstance(a, list) else a * b
+
+    by_y = inner(delta, reference.correlate(x, w, g))
+    assert by_y == inner(reference.full_convolve(delta, w, g), x)
+    assert by_y == inner(reference.kernel_gradient(x, delta, 1, 1, g), w)
+
+
+def test_reference_scalars() -> None:
+    z, y = [0.3, -1.2, 0.8], [0.2, 0.5, 0.3]
+    t = torch.tensor(z, dtype=torch.float64)
+    assert reference.softmax(z) == pytest.approx(t.softmax(0).tolist(), rel=EXACT)
+    assert reference.sigmoid(z) == pytest.approx(t.sigmoid().tolist(), rel=EXACT)
+    loss = torch.nn.functional.cross_entropy(t, torch.tensor(y, dtype=torch.float64))
+    assert reference.cross_entropy(z, y) == pytest.approx(loss.item(), rel=EXACT)
+    assert reference.linear([[1, 2]], [[3, 4], [5, 6]], [7, 8]) == [[18, 25]]
