@@ -23,14 +23,13 @@ from manualbp.functional._rule import Rule, full_precision, refuse_complex, run,
 from manualbp.functional.softmax import LogSoftmax, Softmax
 
 
-def _of_class(v: Tensor, t: Tensor) -> Tensor:
+def _of_class(op: str, v: Tensor, t: Tensor) -> Tensor:
     """v[n, t[n, ...], ...]."""
     try:
         return v.gather(1, t.unsqueeze(1)).squeeze(1)
     except RuntimeError as error:
-        raise ValueError(
-            f"target holds a class outside of 0 to {v.shape[1] - 1}, the classes of input: {error}"
-        ) from error
+        last = v.shape[1] - 1
+        raise ValueError(f"{op}: target holds a class outside of 0 to {last}, those of the input: {error}") from error
 
 
 class CrossEntropy(Rule):
@@ -38,7 +37,7 @@ class CrossEntropy(Rule):
 
     @staticmethod
     def forward(z: Tensor, t: Tensor) -> Tensor:
-        return -_of_class(torch.log_softmax(z, 1), t)
+        return -_of_class("cross_entropy", torch.log_softmax(z, 1), t)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -58,7 +57,7 @@ class CrossEntropyDual(CrossEntropy):
     @staticmethod
     def jvp(ctx: Any, dz: Tensor, _: None) -> Tensor:
         z, t = ctx.saved_tensors
-        return (run(Softmax, z, 1) * dz).sum(1) - _of_class(dz, t)
+        return (run(Softmax, z, 1) * dz).sum(1) - _of_class("cross_entropy", dz, t)
 
 
 class SoftCrossEntropy(Rule):
@@ -102,7 +101,7 @@ class NegativeLogLikelihood(Rule):
 
     @staticmethod
     def forward(v: Tensor, t: Tensor) -> Tensor:
-        return -_of_class(v, t)
+        return -_of_class("nll_loss", v, t)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -124,7 +123,7 @@ class NegativeLogLikelihoodDual(NegativeLogLikelihood):
     @staticmethod
     def jvp(ctx: Any, dv: Tensor, _: None) -> Tensor:
         (t,) = ctx.saved_tensors
-        return -_of_class(dv, t)
+        return -_of_class("nll_loss", dv, t)
 
 
 class SquaredError(Rule):

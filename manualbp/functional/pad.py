@@ -76,8 +76,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     input [..., H, W] of any real dtype; pad: (left, right, top, bottom ...), pixels, last axis first -> the axes grown
     by them. mode "constant" takes any number of axes, negative margins (they crop) and a value (default 0);
-    "reflect", "replicate" and "circular" pad the last 1, 2 or 3 axes of an input with one or two axes more, by margins
-    that are not negative. Nothing is kept for backward. Raises ValueError for what does not fit, TypeError for complex
+    "reflect", "replicate" and "circular" pad the last 1, 2 or 3 axes of an input with one or two axes more; there, too,
+    negative margins crop. Nothing is kept for backward. Raises ValueError for what does not fit, TypeError for complex
     numbers. Source: adjoint pair, derivation at the head of this file.
     """
     refuse_complex("pad", input=input)
@@ -105,9 +105,14 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         )
     for W, before, after in zip(x_size, sides[::2], sides[1::2], strict=True):
         most = {"reflect": W - 1, "circular": W, "replicate": max(before, after) if W else 0}[mode]
-        if min(before, after) < 0 or max(before, after) > most:
+        if max(before, after) > most:
             raise ValueError(
-                f"pad: margins {before} and {after} of an axis of {W} pixels with mode = {mode!r}; they must be from 0 "
-                f"to {most}"
+                f"pad: margins {before} and {after} of an axis of {W} pixels with mode = {mode!r}; they must be {most} "
+                "at most"
             )
-    return run(Pad, input, Margins(sides, x_size, mode), 0.0)
+    outward = Margins(tuple(max(side, 0) for side in sides), x_size, mode)
+    y = run(Pad, input, outward, 0.0)
+    if min(sides, default=0) >= 0:
+        return y
+    cropped = Margins(tuple(min(side, 0) for side in sides), outward.inward().x_size, "constant")
+    return run(Pad, y, cropped, 0.0)

@@ -40,5 +40,5 @@ def fold(delta: Tensor, margins: Margins) -> Tensor:
     for axis, W in enumerate(margins.x_size, start=1):
         numbers = torch.arange(W, dtype=torch.float64, device=delta.device)
         source = F.pad(numbers[None], margins.sides[2 * axis - 2 : 2 * axis], margins.mode)[0].long()
-        dx = torch.zeros_like(dx.narrow(-axis, 0, W)).index_add(-axis, source, dx)
+        dx = torch.zeros_like(dx.narrow(-axis, 0, W)).index_add_(-axis, source, dx)
     return dx.to(delta.dtype)

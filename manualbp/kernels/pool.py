@@ -45,8 +45,8 @@ def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override:
     (H, W), (P, Q), (s, t), (top, left) = g.x_size, g.w_size, g.stride, g.padding
     C, I, J = delta.shape[1:]
     share = delta / _divisor(delta, g, count_include_pad, override)
-    if (s, t) == (P, Q):  # the windows tile the image
-        dx = share[:, :, :, None, :, None].expand(-1, -1, I, P, J, Q).reshape(-1, C, I * P, J * Q)
+    if (s, t) == (P, Q) and delta.shape[0] > 0:  # the windows tile the image: upsample
+        dx = F.interpolate(share, (I * P, J * Q), mode="nearest")
     else:  # full convolution with a box, which is its own rotation
         dx = F.conv_transpose2d(share, delta.new_ones(C, 1, P, Q), None, g.stride, groups=C)
     return F.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))

@@ -41,7 +41,7 @@ def test_triple(case: Case, device: str) -> None:
     equal(by_y, inner(F.kernel_gradient(x, delta, w.shape[2:], *steps), w), delta, w, x)
 
 
-@pytest.mark.parametrize("case", PAD, ids=str)
+@pytest.mark.parametrize("case", [c for c in PAD if c.kwargs["mode"] == "constant" or "-" not in c.name], ids=str)
 def test_pad(case: Case, device: str) -> None:
     x, sides = case.inputs(device)
     x = x.detach()

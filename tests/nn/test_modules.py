@@ -1,0 +1,185 @@
+"""The modules: torch.nn's own classes in everything but the backward pass."""
+
+import copy
+import inspect
+import pickle
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import manualbp.nn
+from tests.checks import EXACT, Recorder, distance, random_like
+
+MODULES: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
+    ("Conv2d", (4, 6, 3), {}, (2, 4, 7, 6)),
+    ("Conv2d", (4, 6, (3, 2)), {"stride": 2, "padding": (1, 2), "groups": 2, "bias": False}, (2, 4, 7, 6)),
+    ("Conv2d", (4, 6, (3, 2)), {"padding": "same", "dilation": 2}, (2, 4, 7, 6)),
+    ("Conv2d", (4, 6, 3), {"padding": "valid"}, (4, 7, 6)),
+    *[
+        ("Conv2d", (4, 6, (3, 4)), {"padding": padding, "padding_mode": mode}, (2, 4, 7, 6))
+        for mode in ("zeros", "reflect", "replicate", "circular")
+        for padding in (2, (1, 3), "same", "valid")
+    ],
+    ("Conv2d", (4, 6, 3), {"padding": 1, "padding_mode": "circular", "stride": 2}, (4, 7, 6)),
+    ("Conv2d", (4, 8, 3), {"padding": 1, "padding_mode": "reflect", "groups": 4, "dilation": 2}, (2, 4, 7, 6)),
+    ("MaxPool2d", (2,), {}, (2, 3, 7, 6)),
+    ("MaxPool2d", (3,), {"stride": 2, "padding": 1, "ceil_mode": True}, (2, 3, 7, 6)),
+    ("MaxPool2d", (3, 1), {"dilation": 2, "return_indices": True}, (3, 7, 6)),
+    ("AvgPool2d", (2,), {}, (2, 3, 7, 6)),
+    ("AvgPool2d", (3, 2, 1), {"ceil_mode": True, "count_include_pad": False}, (2, 3, 7, 6)),
+    ("AvgPool2d", ((2, 3),), {"divisor_override": 4}, (3, 7, 6)),
+    ("Sigmoid", (), {}, (3, 4)),
+    ("Tanh", (), {}, (3, 4)),
+    ("ReLU", (), {}, (3, 4)),
+    ("ReLU", (True,), {}, (3, 4)),
+    ("Linear", (4, 5), {}, (2, 3, 4)),
+    ("Linear", (4, 5), {"bias": False}, (4,)),
+    ("Softmax", (1,), {}, (3, 4)),
+    ("LogSoftmax", (), {"dim": -1}, (3, 4)),
+]
+LOSSES: list[tuple[str, dict[str, Any]]] = [
+    ("CrossEntropyLoss", {}),
+    ("CrossEntropyLoss", {"weight": torch.tensor([0.5, 1, 2, 3]).double(), "ignore_index": 1, "label_smoothing": 0.1}),
+    ("CrossEntropyLoss", {"reduction": "sum"}),
+    ("NLLLoss", {"weight": torch.tensor([0.5, 1, 2, 3]).double(), "ignore_index": 2}),
+    ("NLLLoss", {"reduction": "none"}),
+    ("MSELoss", {"reduction": "sum"}),
+    ("MSELoss", {}),
+]
+every_module = pytest.mark.parametrize(("name", "args", "kwargs", "shape"), MODULES)
+
+
+def make(namespace: ModuleType, name: str, *args: Any, **kwargs: Any) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return getattr(namespace, name)(*args, **kwargs)
+
+
+def both(name: str, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
+    return make(manualbp.nn, name, *args, **kwargs), make(torch.nn, name, *args, **kwargs)
+
+
+@every_module
+def test_is_torchs_module(name: str, args: Any, kwargs: Any, shape: Any) -> None:
+    ours, torchs = both(name, *args, **kwargs)
+    assert isinstance(ours, getattr(torch.nn, name))
+    assert repr(ours) == repr(torchs)
+    assert inspect.signature(type(ours)) == inspect.signature(type(torchs))
+    state, theirs = ours.state_dict(), torchs.state_dict()
+    assert list(state) == list(theirs)
+    assert all(torch.equal(state[k], theirs[k]) for k in state)
+    ours.load_state_dict(theirs)
+    torchs.load_state_dict(state)
+
+
+@every_module
+def test_same_numbers(name: str, args: Any, kwargs: Any, shape: Any, device: str) -> None:
+    results = []
+    for module in both(name, *args, **kwargs):
+        module = module.to(device, torch.float64)
+        x = random_like(torch.empty(shape, dtype=torch.float64, device=device)).requires_grad_()
+        y = module(x * 1)  # not a leaf: ReLU may work in place
+        y, *index = y if isinstance(y, tuple) else (y,)
+        y.backward(random_like(y))
+        results.append([y.detach(), *index, x.grad, *(p.grad for p in module.parameters())])
+    for a, b in zip(*results, strict=True):
+        assert distance(a, b) <= EXACT
+
+
+@pytest.mark.parametrize(("name", "kwargs"), LOSSES)
+def test_losses(name: str, kwargs: Any, device: str) -> None:
+    ours, torchs = (loss.to(device) for loss in both(name, **kwargs))
+    assert isinstance(ours, getattr(torch.nn, name))
+    assert repr(ours) == repr(torchs)
+    z = random_like(torch.empty(6, 4, dtype=torch.float64, device=device))
+    t = random_like(z, 3) if name == "MSELoss" else torch.tensor([0, 1, 2, 3, 0, 2], device=device)
+    results = []
+    for loss in (ours, torchs):
+        x = z.clone().requires_grad_()
+        l = loss(x, t)
+        l.sum().backward()
+        results.append([l.detach(), x.grad])
+    for a, b in zip(*results, strict=True):
+        assert distance(a, b) <= EXACT
+
+
+@every_module
+def test_copies_and_pickles(name: str, args: Any, kwargs: Any, shape: Any) -> None:
+    module = make(manualbp.nn, name, *args, **kwargs)
+    x = torch.randn(shape)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert type(other) is type(module)
+        a, b = (m(x.clone()) for m in (module, other))
+        assert torch.equal(a[0] if isinstance(a, tuple) else a, b[0] if isinstance(b, tuple) else b)
+
+
+def network(layers: ModuleType) -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        layers.Conv2d(3, 8, 5, padding=2),
+        layers.Sigmoid(),
+        layers.MaxPool2d(2),
+        layers.Conv2d(8, 16, 3, padding=1, padding_mode="reflect"),
+        layers.ReLU(),
+        layers.AvgPool2d(3, 2, 1),
+        torch.nn.Flatten(),
+        layers.Linear(64, 10),
+        layers.Tanh(),
+        layers.Linear(10, 4),
+    )
+
+
+def losses(model: torch.nn.Module, layers: ModuleType, steps: int, device: str, compiled: bool = False) -> list[float]:
+    model = model.to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    criterion = layers.CrossEntropyLoss()
+    forward = torch.compile(model, fullgraph=True) if compiled else model
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(32, 3, 8, 8, generator=generator).to(device)
+    t = torch.randint(4, (32,), generator=generator).to(device)
+    seen = []
+    for _ in range(steps):
+        loss = criterion(forward(x), t)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    return seen
+
+
+def test_a_network_trains_alike(device: str) -> None:
+    ours = losses(network(manualbp.nn), manualbp.nn, 50, device)
+    torchs = losses(network(torch.nn), torch.nn, 50, device)
+    assert ours[-1] < 0.7 * ours[0]
+    assert ours == pytest.approx(torchs, rel=1e-3)
+
+
+def test_a_compiled_network_trains_alike(device: str) -> None:
+    """The default backend, one graph."""
+    torch._dynamo.reset()
+    compiled = losses(network(manualbp.nn), manualbp.nn, 5, device, compiled=True)
+    assert compiled == pytest.approx(losses(network(torch.nn), torch.nn, 5, device), rel=1e-4)
+
+
+def test_a_whole_step_dispatches_no_backward_of_pytorch(device: str) -> None:
+    model = network(manualbp.nn).to(device)
+    x, t = torch.randn(2, 3, 8, 8, device=device), torch.tensor([0, 3], device=device)
+    loss: Tensor = manualbp.nn.CrossEntropyLoss()(model(x), t)
+    with Recorder() as recorder:
+        loss.backward()
+    assert [name for name in recorder.names if "_backward" in name] == []
+    assert len(recorder.names) > 20
+
+
+def test_checkpointing_gives_the_same_gradients(device: str) -> None:
+    from torch.utils.checkpoint import checkpoint_sequential
+
+    model, x = network(manualbp.nn).to(device, torch.float64), torch.randn(2, 3, 8, 8, device=device).double()
+    x.requires_grad_()
+    gradients = []
+    for y in (model(x), checkpoint_sequential(model, 3, x, use_reentrant=False)):
+        gradients.append(torch.autograd.grad(y.square().sum(), list(model.parameters())))
+    for a, b in zip(*gradients, strict=True):
+        assert distance(a, b) <= EXACT
