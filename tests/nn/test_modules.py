@@ -133,7 +133,7 @@ def network(layers: ModuleType) -> torch.nn.Sequential:
 
 def losses(model: torch.nn.Module, layers: ModuleType, steps: int, device: str, compiled: bool = False) -> list[float]:
     model = model.to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     criterion = layers.CrossEntropyLoss()
     forward = torch.compile(model, fullgraph=True) if compiled else model
     generator = torch.Generator().manual_seed(1)
@@ -152,7 +152,7 @@ def losses(model: torch.nn.Module, layers: ModuleType, steps: int, device: str, 
 def test_a_network_trains_alike(device: str) -> None:
     ours = losses(network(manualbp.nn), manualbp.nn, 50, device)
     torchs = losses(network(torch.nn), torch.nn, 50, device)
-    assert ours[-1] < 0.7 * ours[0]
+    assert ours[-1] < 0.9 * ours[0]
     assert ours == pytest.approx(torchs, rel=1e-3)
 
 
