@@ -229,7 +229,11 @@ def probabilities(*shape: int) -> Make:
 
 
 def log_probabilities(*shape: int) -> Make:
-    return lambda g: (torch.randn(shape, generator=g, dtype=torch.float64).log_softmax(1 if len(shape) > 1 else 0).requires_grad_(),)
+    def make(g: torch.Generator) -> tuple[Tensor]:
+        z = torch.randn(shape, generator=g, dtype=torch.float64)
+        return (z.log_softmax(1 if z.ndim > 1 else 0).requires_grad_(),)
+
+    return make
 
 
 WEIGHT = torch.tensor([0.5, 2.0, 0.25, 1.5], dtype=torch.float64)

@@ -249,9 +249,7 @@ def conv2d(
     if x.ndim not in (3, 4):
         raise ValueError(f"conv2d: input has shape {list(x.shape)}; it must be [N, C, H, W] or [C, H, W]")
     if b is not None and tuple(b.shape) != tuple(w.shape[:1]):
-        raise ValueError(
-            f"conv2d: bias has shape {list(b.shape)} and weight {list(w.shape)}; bias must have one number an output map"
-        )
+        raise ValueError(f"conv2d: bias has shape {list(b.shape)} and weight {list(w.shape)}; bias must be [O]")
     if isinstance(padding, str):
         x, padding = _named_padding(x, w, stride, padding, dilation)
     g = convolution("conv2d", x.shape, w.shape, stride, padding, dilation, groups)

@@ -126,7 +126,7 @@ class NegativeLogLikelihoodDual(NegativeLogLikelihood):
         return -_of_class("nll_loss", dv, t)
 
 
-class SquaredError(Rule):
+class Square(Rule):
     """l = (x - t)^2. dL/dx = 2 delta (x - t) = -dL/dt; kept: x and t."""
 
     @staticmethod
@@ -145,7 +145,7 @@ class SquaredError(Rule):
         return dx, -dx
 
 
-class SquaredErrorDual(SquaredError):
+class SquareDual(Square):
     """Forward mode: dl = 2 (x - t) (dx - dt)."""
 
     @staticmethod
@@ -156,7 +156,7 @@ class SquaredErrorDual(SquaredError):
 
 
 CrossEntropy.dual, SoftCrossEntropy.dual = CrossEntropyDual, SoftCrossEntropyDual
-NegativeLogLikelihood.dual, SquaredError.dual = NegativeLogLikelihoodDual, SquaredErrorDual
+NegativeLogLikelihood.dual, Square.dual = NegativeLogLikelihoodDual, SquareDual
 
 
 def _reduction(op: str, reduction: str, size_average: bool | None, reduce: bool | None) -> str:
@@ -178,8 +178,8 @@ def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:
     axis = 0 if z.ndim == 1 else 1
     if z.ndim == 0 or (t.shape != z.shape and t.shape != z.shape[:axis] + z.shape[axis + 1 :]):
         raise ValueError(
-            f"{op}: input has shape {list(z.shape)} and target {list(t.shape)}; for an input [N, C, ...] or [C], classes "
-            "must be [N, ...] or [], and probabilities (cross_entropy alone) must be shaped as the input"
+            f"{op}: input has shape {list(z.shape)} and target {list(t.shape)}; for an input [N, C, ...] or [C], "
+            "classes must be [N, ...] or [], and probabilities (cross_entropy alone) must be shaped as the input"
         )
     if weight is not None and tuple(weight.shape) != (z.shape[axis],):
         raise ValueError(
@@ -215,12 +215,13 @@ def cross_entropy(
 ) -> Tensor:
     """torch.nn.functional.cross_entropy with a backward pass by hand.
 
-    input: scores before softmax, [N, C, ...] or [C], of a floating dtype (halves are computed in float32; under autocast
-    the result is float32, too). target: classes [N, ...] or [] (int64, uint8), or probabilities shaped as the input.
-    weight: [C]. -> a number, or [N, ...] or [] for reduction "none". "mean" divides by the summed weights of the samples
-    that are not ignored (classes) or by the number of samples (probabilities). Kept for backward: input and target, not
-    the softmax. Raises ValueError or TypeError for what does not fit; ignore_index goes with classes, a gradient of
-    weight with probabilities. Source: lecture 004, eq. 4.2; lecture 001, eq. 1.8; derivation at the head of this file.
+    input: scores before softmax, [N, C, ...] or [C], of a floating dtype; half precision is computed in float32, and
+    under autocast the result is float32, too. target: classes [N, ...] or [] (int64, uint8), or probabilities shaped
+    as the input. weight: [C]. -> a number, or [N, ...] or [] for reduction "none". "mean" divides by the summed
+    weights of the samples that are not ignored (classes) or by the number of samples (probabilities). Kept for
+    backward: input and target, not the softmax. Raises ValueError or TypeError for what does not fit; ignore_index
+    goes with classes, a gradient of weight with probabilities.
+    Source: lecture 004, eq. 4.2; lecture 001, eq. 1.8; derivation at the head of this file.
     """
     op = "cross_entropy"
     reduction = _reduction(op, reduction, size_average, reduce)
@@ -306,17 +307,17 @@ def mse_loss(
     """torch.nn.functional.mse_loss with a backward pass by hand.
 
     input and target of one shape (else they are broadcast, with a warning), real dtypes (under autocast: float32);
-    weight shaped as the input. -> a number, or the broadcast shape for reduction "none". "mean" divides by the number of
-    elements, or by the summed weight. Kept for backward: input and target. Raises ValueError or TypeError for what does
-    not fit. Source: lecture 003, eq. 3.1, without its factor 1/2; derivation at the head of this file.
+    weight shaped as the input. -> a number, or the broadcast shape for reduction "none". "mean" divides by the number
+    of elements, or by the summed weight. Kept for backward: input and target. Raises ValueError or TypeError for what
+    does not fit. Source: lecture 003, eq. 3.1, without its factor 1/2; derivation at the head of this file.
     """
     op = "mse_loss"
     reduction = _reduction(op, reduction, size_average, reduce)
     refuse_complex(op, input=input, target=target, weight=weight)
     if target.shape != input.shape:
         warnings.warn(
-            f"{op}: target has shape {list(target.shape)} and input {list(input.shape)}; broadcasting them is likely to "
-            "give a loss that is not meant",
+            f"{op}: target has shape {list(target.shape)} and input {list(input.shape)}; broadcasting them is likely "
+            "to give a loss that is not meant",
             stacklevel=2,
         )
     if weight is not None and weight.shape != input.shape:
@@ -330,6 +331,6 @@ def mse_loss(
         raise ValueError(
             f"{op}: input has shape {list(x.shape)} and target {list(t.shape)}; they do not broadcast"
         ) from error
-    l = run(SquaredError, x, t)
+    l = run(Square, x, t)
     l, count = (l, l.numel()) if weight is None else (l * weight, weight.sum())
     return _reduced(l, reduction, count, l.dtype)

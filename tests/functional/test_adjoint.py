@@ -89,6 +89,6 @@ def test_an_adjoint_with_a_wrong_margin_is_caught() -> None:
     x = x[None]
     g = pooling("test", x.shape, 2, 2, 0, 1, False)
     y = pool_kernels.window_mean(x, g, True, None)
+    delta = random_like(y)
     with pytest.raises(AssertionError):
-        delta = random_like(y)
         equal(inner(delta, y), inner(pool_kernels.window_spread(delta, g, True, 1), x), delta, x)

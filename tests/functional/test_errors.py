@@ -22,7 +22,7 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
     ("conv2d", (X, r(6, 2, 3, 3)), {"groups": 4}, ["groups = 4", "6 output maps"]),
     ("conv2d", (X, r(6, 2, 3, 3)), {"groups": 3}, ["groups = 3", "6;"]),
     ("conv2d", (X, W), {"groups": 0}, ["groups = 0"]),
-    ("conv2d", (X, W, r(5)), {}, ["bias", "[5]", "[6, 4, 3, 3]"]),
+    ("conv2d", (X, W, r(5)), {}, ["bias", "[5]", "[6, 4, 3, 3]", "[O]"]),
     ("conv2d", (X, W), {"stride": 0}, ["stride = 0", "at least 1"]),
     ("conv2d", (X, W), {"stride": (1, 2, 3)}, ["stride = (1, 2, 3)", "one int or two"]),
     ("conv2d", (X, W), {"padding": -1}, ["padding = -1", "at least 0"]),

@@ -89,7 +89,7 @@ PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]
 FAILURES = (AssertionError, GradcheckError, RuntimeError)
 
 
-@pytest.mark.parametrize(("where", "name", "wrong", "case", "catchers"), PLANTED, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize(("where", "name", "wrong", "case", "catchers"), PLANTED)
 def test_caught(
     where: Any,
     name: str,

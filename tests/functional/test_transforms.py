@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import manualbp.functional as F
-from tests.cases import AVG_POOL2D, CASES, CONV2D, ELEMENTWISE, LINEAR, MAX_POOL2D, PAD, Case
+from tests.cases import AVG_POOL2D, CASES, CONV2D, ELEMENTWISE, LINEAR, MAX_POOL2D, PAD, Case, normal, together
 from tests.checks import EXACT, derivatives, distance, first, random_like, wanted
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -181,7 +181,7 @@ EMPTY = [
 
 @pytest.mark.parametrize(("op", "shapes", "kwargs"), EMPTY, ids=lambda v: str(v))
 def test_empty_batch(op: str, shapes: Any, kwargs: Any, device: str) -> None:
-    case = Case(op, "empty", lambda g: tuple(torch.zeros(s, dtype=torch.float64, requires_grad=True) for s in shapes), kwargs)
+    case = Case(op, "empty", together(*(normal(*s) for s in shapes)), kwargs)
     for a, b in zip(derivatives(case.ours, case, device), derivatives(case.torchs, case, device), strict=True):
         assert a.shape == b.shape
         assert torch.equal(a, b)
