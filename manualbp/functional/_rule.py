@@ -4,7 +4,7 @@ A rule is a `torch.autograd.Function` with `forward`, `setup_context` and `backw
 `jvp` stands in a subclass, the rule's `dual`, because torch.compile refuses a Function that defines `jvp`.
 """
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from torch import Tensor
 class Rule(torch.autograd.Function):
     """A forward pass and its backward pass, both made of PyTorch's forward primitives and of other rules.
 
-    `generate_vmap_rule` lets torch.func trace the four methods as they stand. A subclass that adds `jvp` is
-    named by the attribute `dual` of the rule that it extends.
+    `generate_vmap_rule` lets torch.func trace the methods as they stand. A subclass that adds `jvp` is named by the
+    attribute `dual` of the rule that it extends; what has no tangent comes to it as zeros.
     """
 
     generate_vmap_rule = True
@@ -45,12 +45,6 @@ def keep_factors(ctx: Any, a: Tensor, b: Tensor) -> None:
     a_needed, b_needed = ctx.needs_input_grad[:2]
     ctx.save_for_backward(kept(a, b_needed), kept(b, a_needed))
     ctx.save_for_forward(a, b)
-
-
-def total(*terms: Tensor | None) -> Tensor | None:
-    """The sum of the tangents that exist."""
-    present = [t for t in terms if t is not None]
-    return cast(Tensor, sum(present[1:], present[0])) if present else None
 
 
 def refuse_complex(op: str, **tensors: Tensor | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run, total
+from manualbp.functional._rule import Rule, refuse_complex, run
 from manualbp.kernels import activation as kernels
 
 
@@ -66,10 +66,9 @@ class SigmoidSlopeDual(SigmoidSlope):
     """Forward mode: the sum of both derivatives."""
 
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor | None, dy: Tensor | None) -> Tensor | None:
+    def jvp(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
         delta, y = ctx.saved_tensors
-        from_delta = run(SigmoidSlope, ddelta, y) if ddelta is not None else None
-        return total(from_delta, delta * (1 - 2 * y) * dy if dy is not None else None)
+        return run(SigmoidSlope, ddelta, y) + delta * (1 - 2 * y) * dy
 
 
 class Tanh(Rule):
@@ -121,10 +120,9 @@ class TanhSlopeDual(TanhSlope):
     """Forward mode: the sum of both derivatives."""
 
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor | None, dy: Tensor | None) -> Tensor | None:
+    def jvp(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
         delta, y = ctx.saved_tensors
-        from_delta = run(TanhSlope, ddelta, y) if ddelta is not None else None
-        return total(from_delta, -2 * delta * y * dy if dy is not None else None)
+        return run(TanhSlope, ddelta, y) - 2 * delta * y * dy
 
 
 class ReLU(Rule):
@@ -177,7 +175,7 @@ class ReLUSlopeDual(ReLUSlope):
     """Forward mode: linear in delta."""
 
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, _: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, ddelta: Tensor, _: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return run(ReLUSlope, ddelta, y)
 

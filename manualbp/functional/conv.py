@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind, total
+from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind
 from manualbp.functional.pad import pad
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry, Size, convolution, pair
@@ -59,12 +59,10 @@ class CorrelateDual(Correlate):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None, _: None) -> Tensor | None:
+    def jvp(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
         x, w = ctx.saved_tensors
-        from_x = run(Correlate, dx, w, None, ctx.g) if dx is not None else None
-        from_w = run(Correlate, x, dw, None, ctx.g) if dw is not None else None
-        y = total(from_x, from_w)
-        return y if db is None or y is None else y + db[:, None, None]
+        dy = run(Correlate, dx, w, None, ctx.g) + run(Correlate, x, dw, None, ctx.g)
+        return dy if db is None else dy + db[:, None, None]
 
 
 class FullConvolve(Rule):
@@ -95,11 +93,9 @@ class FullConvolveDual(FullConvolve):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor | None, dw: Tensor | None, _: None) -> Tensor | None:
+    def jvp(ctx: Any, ddelta: Tensor, dw: Tensor, _: None) -> Tensor:
         delta, w = ctx.saved_tensors
-        from_delta = run(FullConvolve, ddelta, w, ctx.g) if ddelta is not None else None
-        from_w = run(FullConvolve, delta, dw, ctx.g) if dw is not None else None
-        return total(from_delta, from_w)
+        return run(FullConvolve, ddelta, w, ctx.g) + run(FullConvolve, delta, dw, ctx.g)
 
 
 class KernelGradient(Rule):
@@ -130,11 +126,9 @@ class KernelGradientDual(KernelGradient):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, ddelta: Tensor | None, _: None) -> Tensor | None:
+    def jvp(ctx: Any, dx: Tensor, ddelta: Tensor, _: None) -> Tensor:
         x, delta = ctx.saved_tensors
-        from_x = run(KernelGradient, dx, delta, ctx.g) if dx is not None else None
-        from_delta = run(KernelGradient, x, ddelta, ctx.g) if ddelta is not None else None
-        return total(from_x, from_delta)
+        return run(KernelGradient, dx, delta, ctx.g) + run(KernelGradient, x, ddelta, ctx.g)
 
 
 Correlate.dual, FullConvolve.dual, KernelGradient.dual = CorrelateDual, FullConvolveDual, KernelGradientDual

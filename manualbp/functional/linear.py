@@ -17,7 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind, total
+from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind
 
 
 class Linear(Rule):
@@ -51,12 +51,10 @@ class LinearDual(Linear):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None) -> Tensor | None:
+    def jvp(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None) -> Tensor:
         x, w = ctx.saved_tensors
-        from_x = run(Linear, dx, w, None) if dx is not None else None
-        from_w = run(Linear, x, dw, None) if dw is not None else None
-        y = total(from_x, from_w)
-        return y if db is None or y is None else y + db
+        dy = run(Linear, dx, w, None) + run(Linear, x, dw, None)
+        return dy if db is None else dy + db
 
 
 Linear.dual = LinearDual

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, full_precision, refuse_complex, run, total, wide
+from manualbp.functional._rule import Rule, full_precision, refuse_complex, run, wide
 from manualbp.functional.softmax import LogSoftmax, Softmax
 
 
@@ -88,12 +88,10 @@ class SoftCrossEntropyDual(SoftCrossEntropy):
     """Forward mode: the sum of both derivatives."""
 
     @staticmethod
-    def jvp(ctx: Any, dz: Tensor | None, dy: Tensor | None) -> Tensor | None:
+    def jvp(ctx: Any, dz: Tensor, dy: Tensor) -> Tensor:
         z, y = ctx.saved_tensors
-        from_z = None
-        if dz is not None:
-            from_z = ((run(Softmax, z, 1) * y.sum(1, keepdim=True) - y) * dz).sum(1)
-        return total(from_z, -(run(LogSoftmax, z, 1) * dy).sum(1) if dy is not None else None)
+        by_z = run(Softmax, z, 1) * y.sum(1, keepdim=True) - y
+        return (by_z * dz - run(LogSoftmax, z, 1) * dy).sum(1)
 
 
 class NegativeLogLikelihood(Rule):
@@ -139,20 +137,19 @@ class Square(Rule):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None]:
         x, t = ctx.saved_tensors
         dx = 2 * delta * (x - t)
-        return dx, -dx
+        return dx, -dx if ctx.needs_input_grad[1] else None
 
 
 class SquareDual(Square):
     """Forward mode: dl = 2 (x - t) (dx - dt)."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dt: Tensor | None) -> Tensor | None:
+    def jvp(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
         x, t = ctx.saved_tensors
-        change = total(dx, -dt if dt is not None else None)
-        return 2 * (x - t) * change if change is not None else None
+        return 2 * (x - t) * (dx - dt)
 
 
 CrossEntropy.dual, SoftCrossEntropy.dual = CrossEntropyDual, SoftCrossEntropyDual

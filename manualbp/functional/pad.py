@@ -103,16 +103,21 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             f"pad: mode = {mode!r}, pad = {list(sides)}, input of shape {list(input.shape)}; this mode pads the last "
             "1, 2 or 3 axes of an input with one or two axes more"
         )
-    for W, before, after in zip(x_size, sides[::2], sides[1::2], strict=True):
+    x, outward, inward = input, tuple(max(side, 0) for side in sides), tuple(min(side, 0) for side in sides)
+    if mode == "circular":  # PyTorch repeats what is left after cropping here, and crops last in the other modes
+        x, inward = _crop(x, inward, x_size), ()
+        x_size = tuple(x.shape[x.ndim - axes :][::-1])
+    for W, before, after in zip(x_size, outward[::2], outward[1::2], strict=True):
         most = {"reflect": W - 1, "circular": W, "replicate": max(before, after) if W else 0}[mode]
         if max(before, after) > most:
             raise ValueError(
                 f"pad: margins {before} and {after} of an axis of {W} pixels with mode = {mode!r}; they must be {most} "
                 "at most"
             )
-    outward = Margins(tuple(max(side, 0) for side in sides), x_size, mode)
-    y = run(Pad, input, outward, 0.0)
-    if min(sides, default=0) >= 0:
-        return y
-    cropped = Margins(tuple(min(side, 0) for side in sides), outward.inward().x_size, "constant")
-    return run(Pad, y, cropped, 0.0)
+    margins = Margins(outward, x_size, mode)
+    return _crop(run(Pad, x, margins, 0.0), inward, margins.inward().x_size)
+
+
+def _crop(x: Tensor, sides: tuple[int, ...], x_size: tuple[int, ...]) -> Tensor:
+    """x without its margins; `sides` are not positive."""
+    return run(Pad, x, Margins(sides, x_size, "constant"), 0.0) if any(sides) else x
