@@ -60,11 +60,11 @@ def _by_windows(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     windows = padded.unfold(2, g.reach[0], g.stride[0])[..., :: g.dilation[0]]
     windows = windows.unfold(3, g.reach[1], g.stride[1])[..., :: g.dilation[1]]
     windows = windows.permute(1, 4, 5, 0, 2, 3)  # c p q n i j
-    columns = delta.reshape(N, G, O // G, I, J).permute(1, 0, 3, 4, 2)  # group n i j o
+    columns = delta.reshape(N, G, O // G, I, J).permute(1, 2, 0, 3, 4)  # group o n i j
     images = min(CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * P * Q * I * J), N // 4) or 1
     half = x.dtype in (torch.bfloat16, torch.float16)
     dw = x.new_zeros(G, C // G * P * Q, O // G, dtype=torch.float32 if half else x.dtype)
     for n in range(0, N, images):
         rows = windows[:, :, :, n : n + images].reshape(G, C // G * P * Q, -1)
-        dw = dw + rows @ columns[:, n : n + images].reshape(G, -1, O // G)
+        dw = dw + rows @ columns[:, :, n : n + images].reshape(G, O // G, -1).mT
     return dw.transpose(1, 2).reshape(O, C // G, P, Q).to(x.dtype)

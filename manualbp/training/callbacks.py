@@ -1,0 +1,137 @@
+"""What happens around the training loop: the check of every backward before it, the checkpoints, the progress bar."""
+
+import copy
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd.gradcheck import GradcheckError
+from torch.func import functional_call
+
+from manualbp.training import UserError
+from manualbp.training.classifier import Classifier
+
+
+class GradientCheck(pl.Callback):
+    """Compares the backward of each kind of layer, and of the loss, with finite differences before the first step.
+
+    In float64, on the shapes that the layer meets in the network, in the first and in the second derivative. The
+    network and the global random generator are left as they were.
+    Raises: UserError, and nothing is trained, where one differs.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        start = time.perf_counter()
+        # MPS knows no float64.
+        device = pl_module.device if pl_module.device.type == "cuda" else torch.device("cpu")
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            network = copy.deepcopy(pl_module.network).to(device, torch.float64)
+            x = distinct((2, *pl_module.shape), device)
+            shapes = shape_of_each_kind(network, x)
+            kinds = [type(layer).__name__ for layer in shapes]
+            for layer, shape in shapes.items():
+                check(layer, distinct(shape, device))
+            scores = distinct((2, len(pl_module.classes)), device)
+            check(copy.deepcopy(pl_module.loss).to(device), scores, torch.tensor([0, 1], device=device))
+            kinds.append(type(pl_module.loss).__name__)
+        if trainer.is_global_zero:
+            print(f"gradcheck: {', '.join(kinds)} ok (float64, {time.perf_counter() - start:.1f} s)", flush=True)
+
+
+def shape_of_each_kind(network: torch.nn.Module, x: Tensor) -> dict[torch.nn.Module, tuple[int, ...]]:
+    """The first layer of every class in the network, with the shape of its input when the network is given x."""
+    first = {type(m).__name__: m for m in reversed(list(network.modules())) if not list(m.children())}
+    shapes: dict[torch.nn.Module, tuple[int, ...]] = {}
+
+    def note(layer: torch.nn.Module, inputs: tuple[Tensor]) -> None:
+        shapes[layer] = tuple(inputs[0].shape)
+
+    handles = [layer.register_forward_pre_hook(note) for layer in first.values()]
+    with torch.no_grad():
+        network(x)
+    for handle in handles:
+        handle.remove()
+    return shapes
+
+
+def distinct(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Values in (-2, 2), no two equal and none zero: no maximum has a tie, no ReLU is at its kink."""
+    n = torch.Size(shape).numel()
+    return ((torch.randperm(n, device=device).double() + 0.5) * (4 / n) - 2).view(shape)
+
+
+def check(layer: torch.nn.Module, x: Tensor, *targets: Tensor) -> None:
+    """Compare the layer's derivatives at x along one random direction for the input and one for each parameter.
+
+    phi(t) = sum delta layer(x + t_0 v_0; w + t_1 v_1, ...) has as many derivatives as the layer has tensors, whatever
+    their size: gradcheck on the layer itself would first compare all of them at once too, but on a difference go
+    through every element of every tensor in order to name one, which takes hours for a real layer.
+    """
+    inputs = [x, *(p.detach() for p in layer.parameters())]
+    names = [name for name, _ in layer.named_parameters()]
+    directions = [2 * torch.rand_like(tensor) - 1 for tensor in inputs]
+    y = layer(x, *targets).detach()
+    delta = torch.randn_like(y) / y.numel() ** 0.5
+
+    def phi(t: Tensor) -> Tensor:
+        moved = [a + s * v for a, s, v in zip(inputs, t, directions, strict=True)]
+        return (delta * functional_call(layer, dict(zip(names, moved[1:], strict=True)), (moved[0], *targets))).sum()
+
+    t = torch.zeros(len(inputs), dtype=torch.float64, device=x.device, requires_grad=True)
+    try:
+        gradcheck(phi, t, rtol=1e-6, atol=1e-7, nondet_tol=1e-10)
+        gradgradcheck(phi, t, rtol=1e-6, atol=1e-7, nondet_tol=1e-10)
+    except GradcheckError as error:
+        raise UserError(
+            f"gradcheck: the backward of {type(layer).__name__} is wrong "
+            f"(float64, input {' x '.join(map(str, x.shape))}): nothing was trained"
+        ) from error
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """best.ckpt, of the epoch with the lowest validation loss.
+
+    A resumed run writes to its own folder, and Lightning's class then forgets the best so far. Here it is known by
+    the file of that name, which is copied into the folder before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None, "best", "val_loss", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        path = str(Path(str(self.dirpath)) / "best.ckpt")
+        if Path(path).exists():
+            here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            super().load_state_dict(state_dict | here | {"best_k_models": {path: state_dict["best_model_score"]}})
+
+
+def last_checkpoint() -> ModelCheckpoint:
+    """last.ckpt, after every epoch; ModelCheckpoint(save_last=True) writes it only where best.ckpt is written too."""
+    # All of them are kept, under one name: with the newest alone kept, a resumed run would remove the file that it
+    # was resumed from.
+    return ModelCheckpoint(None, "last", save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """A checkpoint appears under its name when all of it is written: a run that is killed leaves the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        super().save_checkpoint(checkpoint, f"{path}.part", storage_options)
+        os.replace(f"{path}.part", path)
+
+
+class Progress(RichProgressBar):
+    """Lightning's bar with one figure beside it, short enough for a line of 80 characters."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        accuracy = trainer.callback_metrics.get("val_accuracy")
+        return {} if accuracy is None else {"val": f"{100 * float(accuracy):.1f} %"}

@@ -1,0 +1,105 @@
+"""The Lightning module: a network and its loss, the optimizer, the figures that are logged, and what is kept."""
+
+from functools import partial
+from math import cos, pi
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from manualbp.training.data import Batch, ImageData
+
+OPTIMIZERS = {
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+WARM_UP = 0.05  # of all steps
+
+
+class Classifier(pl.LightningModule):
+    """Trains `network` (images to class scores) under `loss` (scores and labels to a number).
+
+    A checkpoint also holds the pixel statistics of the training images and, under "run", what is needed to go on:
+    `options` (of the command line, plain values), `shape` (of an image), `classes` (their names) and `history` (the
+    figures of every epoch from the first, also after a resume). After a test `confusion_counts` has a row for each
+    true class.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: torch.nn.Module, loss: torch.nn.Module, data: ImageData, options: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        # The layout in which convolutions are fastest, on CPU and GPU.
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.loss = loss
+        self.options, self.shape, self.classes = options, list(data.shape), list(data.classes)
+        self.history: list[dict[str, float]] = []
+        self.register_buffer("mean", data.mean)
+        self.register_buffer("std", data.std)
+        classes, average = len(data.classes), data.source.average
+        self.train_accuracy, self.val_accuracy, self.test_accuracy = (
+            MulticlassAccuracy(classes, average=average, validate_args=False) for _ in range(3)
+        )
+        self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x.to(self.mean.dtype) - self.mean) / self.std
+        return self.network(x.contiguous(memory_format=torch.channels_last))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, labels = batch
+        z = self(x)
+        loss = self.loss(z, labels)
+        self.train_accuracy(z, labels)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(x))
+        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.confusion.update(self._evaluate("test", batch), batch[1])
+
+    def on_test_epoch_end(self) -> None:
+        self.confusion_counts = self.confusion.compute()
+
+    def _evaluate(self, stage: str, batch: Batch) -> Tensor:
+        x, labels = batch
+        z = self(x)
+        accuracy = getattr(self, f"{stage}_accuracy")
+        accuracy(z, labels)
+        self.log(f"{stage}_loss", self.loss(z, labels), batch_size=len(x), sync_dist=True)
+        self.log(f"{stage}_accuracy", accuracy)
+        return z
+
+    def on_train_epoch_end(self) -> None:
+        figures = self.trainer.callback_metrics
+        names = ("train_loss_epoch", "train_accuracy", "val_loss", "val_accuracy")
+        self.history.append({name.removesuffix("_epoch"): float(figures[name]) for name in names})
+
+    def configure_optimizers(self) -> Any:
+        optimizer = OPTIMIZERS[self.options["optimizer"]](self.network.parameters(), lr=self.options["lr"])
+        steps = int(self.trainer.estimated_stepping_batches)
+        warm_up = max(1, round(WARM_UP * steps))
+
+        # A function of the step alone: nothing to restore, and a resumed run may be given more epochs.
+        def rate(step: int) -> float:
+            rise = min(1.0, (step + 1) / warm_up)
+            return rise * (1 + cos(pi * min(1.0, step / steps))) / 2
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        names = ("options", "shape", "classes", "history")
+        checkpoint["run"] = {name: getattr(self, name) for name in names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["run"]["history"])

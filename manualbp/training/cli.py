@@ -1,0 +1,119 @@
+"""The command line of `train.py`: its options, and how it ends (0 done, 2 something to mend, 130 interrupted)."""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt, restricted_number_type
+
+from manualbp.training import UserError
+
+EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
+LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+
+Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+
+
+def build_parser() -> ArgumentParser:
+    epochs = ", ".join(f"{n} for {data}" for data, n in EPOCHS.items())
+    rates = ", ".join(f"{rate} for {optimizer}" for optimizer, rate in LEARNING_RATES.items())
+    parser = ArgumentParser(
+        prog="train.py",
+        description="Train a convolutional network on gradients derived by hand. Without options: on handwritten "
+        "digits, in less than a minute. Everything that a run makes goes into one new folder.",
+        formatter_class=argparse.HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", action="config", metavar="FILE", help="YAML file of options, such as a run's config.yaml")
+    add(
+        "--data",
+        choices=list(EPOCHS),
+        default="digits",
+        help="digits come with scikit-learn; cifar10 and caltech101 are downloaded where they are not in the data "
+        "directory; folder is any tree DIR/train/CLASS/*, DIR/test/CLASS/* of grey or of colour images (colour "
+        "images are shifted and mirrored at random, all are brought to the size of the first one, 64 pixels at "
+        "most) (default: digits)",
+    )
+    add("--data-dir", metavar="DIR", default="data", help="where the images are (default: data)")
+    add("--network", metavar="NAME", default="lecture004", help="lecture004, of lecture 004 (default: lecture004)")
+    add("--epochs", metavar="N", type=PositiveInt, help=f"passes over the training images (default: {epochs})")
+    add("--batch-size", metavar="N", type=PositiveInt, default=128, help="images a step (default: 128)")
+    add("--lr", metavar="RATE", type=Rate, help=f"highest learning rate, then falling to zero (default: {rates})")
+    add("--optimizer", choices=list(LEARNING_RATES), default="sgd", help="sgd has momentum 0.9 (default: sgd)")
+    add("--precision", choices=PRECISIONS, default="32-true", help="of the arithmetic (default: 32-true)")
+    add("--devices", metavar="N", default="auto", help="how many, or which, as in 0,2 (default: auto)")
+    add("--strategy", metavar="NAME", default="auto", help="of Lightning for more devices, as ddp (default: auto)")
+    add("--seed", metavar="N", type=Seed, default=0, help="of weights, order and augmentation (default: 0)")
+    add(
+        "--backward",
+        choices=["manualbp", "torch"],
+        default="manualbp",
+        help="whose layers: derived by hand, or torch.nn's for comparison (default: manualbp)",
+    )
+    add(
+        "--resume",
+        metavar="CKPT",
+        help="go on from a run's last.ckpt, in a new folder, with that run's options; --epochs, --data-dir, "
+        "--devices, --strategy, --backward and --output-dir may be given anew",
+    )
+    add("--output-dir", metavar="DIR", default="runs", help="runs go to DIR/DATA-NETWORK/version_N (default: runs)")
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.resume is not None:
+        from manualbp.training.run import read_checkpoint
+
+        kept = read_checkpoint(options.resume)["run"]["options"]
+        parser.set_defaults(kept)
+        options = parser.parse_args(argv)
+        for name in ("data", "network", "batch_size", "lr", "optimizer", "precision", "seed"):
+            if options[name] != kept[name]:
+                raise UserError(
+                    f"argument --{name.replace('_', '-')}: {options[name]}, but {options.resume} was made with "
+                    f"{kept[name]}: leave it out, or start a new run"
+                )
+    if options.epochs is None:
+        options.epochs = EPOCHS[options.data]
+    if options.lr is None:
+        options.lr = LEARNING_RATES[options.optimizer]
+    return parser, options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `train.py` with these arguments (the process's own where None) and return its exit code."""
+    try:
+        parser, options = parse(argv)
+        # Only now, as it takes seconds to import: a wrong option is answered at once.
+        from manualbp.training.run import run
+
+        run(options, parser.dump(options))
+    except ArgumentError as error:
+        return fail(named(str(error)))
+    except UserError as error:
+        # One raised in a process that reads data comes with that process's traceback, itself in the last line.
+        return fail(str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: "))
+    except KeyboardInterrupt as interrupt:
+        print(f"\ntrain.py: interrupted{interrupt}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def named(message: str) -> str:
+    """jsonargparse's message with the argument as it is written on the command line."""
+    message = re.sub(r'^Parser key "(\w+)"', lambda m: f"argument --{m[1].replace('_', '-')}", message)
+    return re.sub(r"^(?=Problems parsing config|Option ')", "argument --config: ", message)
+
+
+def fail(message: str) -> int:
+    print("train.py: error:", " ".join(message.split()), file=sys.stderr)
+    return 2

@@ -1,0 +1,200 @@
+"""One run, from the options to the pictures."""
+
+import logging
+import pickle
+import shutil
+import time
+import warnings
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+import manualbp.nn
+from manualbp.training import UserError, figures
+from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
+from manualbp.training.classifier import Classifier
+from manualbp.training.data import ImageData
+from manualbp.training.networks import NETWORKS
+from manualbp.training.sources import SOURCES
+
+LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": torch.nn}
+KEPT = ("data", "data_dir", "network", "epochs", "batch_size", "lr", "optimizer", "precision", "seed", "backward")
+
+
+def run(options: Namespace, config: str) -> None:
+    """Train, test the best checkpoint, draw, and print one line.
+
+    Raises: UserError for what the user can mend; KeyboardInterrupt, saying how to go on, when interrupted.
+    """
+    start = time.perf_counter()
+    quieten()
+    if options.network not in NETWORKS:
+        raise UserError(f"argument --network: {options.network} is unknown, choose from {', '.join(NETWORKS)}")
+    best = BestCheckpoint()
+    trainer = build_trainer(options, best)
+    # In the process that was started first, before it starts one for every other device: they find the download.
+    data = ImageData(SOURCES[options.data](Path(options.data_dir)), options.batch_size, options.seed)
+    pl.seed_everything(options.seed, verbose=False)
+    model = build(options, data)
+    if options.resume is not None:
+        require_fit(options, model)
+    folder = new_folder(Path(options.output_dir) / f"{options.data}-{options.network}")
+    send_to(folder, trainer, model)
+    if trainer.is_global_zero:
+        (folder / "config.yaml").write_text(config)
+        if options.resume is not None and (before := Path(options.resume).parent / "best.ckpt").exists():
+            shutil.copy(before, folder / "best.ckpt")
+        print(summary(options, data, model), flush=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=options.resume, weights_only=True)
+        history = model.history  # the checkpoint that is tested has one of its own
+        (result,) = trainer.test(
+            model, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False
+        )
+    except UserError:
+        if trainer.is_global_zero and trainer.global_step == 0:
+            shutil.rmtree(folder)  # made a moment ago, for a run that never began
+        raise
+    except SystemExit as stop:
+        # What Lightning makes of an interrupt.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        last = folder / "last.ckpt"
+        how = f"; go on with: train.py --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
+        raise KeyboardInterrupt(how) from None
+    if trainer.is_global_zero:
+        accuracy = 100 * result["test_accuracy"]
+        kind = "mean accuracy of the classes" if data.source.average == "macro" else "accuracy"
+        title = f"{options.network} on {options.data}, {options.backward}: test {kind} {accuracy:.2f} %"
+        figures.curves(history, title, folder / "curves.png")
+        figures.confusion(model.confusion_counts, data.classes, title, folder / "confusion.png")
+        name, weight = next((name, p) for name, p in model.network.named_parameters() if p.dim() > 1)
+        figures.filters(weight, data.shape, f"{options.network} on {options.data}: {name}", folder / "filters.png")
+        print(f"test {kind} {accuracy:.2f} % after {time.perf_counter() - start:.1f} s, in {folder}")
+
+
+def build_trainer(options: Namespace, best: BestCheckpoint) -> pl.Trainer:
+    try:
+        return pl.Trainer(
+            devices=options.devices,
+            strategy=options.strategy,
+            precision=options.precision,
+            max_epochs=options.epochs,
+            logger=False,
+            callbacks=[GradientCheck(), Progress(), best, last_checkpoint()],
+            plugins=[WholeFiles()],
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"argument --devices {options.devices}, --strategy {options.strategy} or "
+            f"--precision {options.precision}: {error}"
+        ) from error
+
+
+def build(options: Namespace, data: ImageData) -> Classifier:
+    layers = LAYERS[options.backward]
+    network = NETWORKS[options.network](layers, data.shape, len(data.classes))
+    # Plain values only: a checkpoint must load with torch.load(weights_only=True).
+    kept = {name: plain(options[name]) for name in KEPT}
+    return Classifier(network, layers.CrossEntropyLoss(), data, kept)
+
+
+def plain(value: Any) -> Any:
+    """The int or float that a restricted number is."""
+    return next((kind(value) for kind in (int, float) if isinstance(value, kind)), value)
+
+
+def send_to(folder: Path, trainer: pl.Trainer, model: Classifier) -> None:
+    """Have everything that the trainer writes go into the folder."""
+    place = {"save_dir": folder.parent.parent, "name": folder.parent.name, "version": folder.name}
+    trainer.loggers = [CSVLogger(**place), TensorBoardLogger(**place, default_hp_metric=False)]
+    for logger in trainer.loggers:
+        logger.log_hyperparams(model.options)
+    for callback in trainer.checkpoint_callbacks:
+        assert isinstance(callback, ModelCheckpoint)
+        callback.dirpath = str(folder.resolve())
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """A checkpoint of `train.py`, or UserError."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"argument --resume: {path}: cannot be read ({error.strerror})") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"argument --resume: {path}: not a checkpoint, or a damaged one") from error
+    if not isinstance(checkpoint, dict) or not {"run", "state_dict", "epoch"} <= checkpoint.keys():
+        raise UserError(f"argument --resume: {path}: not a checkpoint of train.py")
+    return checkpoint
+
+
+def require_fit(options: Namespace, model: Classifier) -> None:
+    """UserError where the checkpoint to resume is one of other images, of another network, or of a longer run."""
+    checkpoint = read_checkpoint(options.resume)
+    for what in ("shape", "classes"):
+        theirs, ours = checkpoint["run"][what], getattr(model, what)
+        if theirs != ours:
+            raise UserError(
+                f"argument --resume: {options.resume} is of images of {what} {brief(theirs)}, "
+                f"while --data {options.data} has {brief(ours)}"
+            )
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"argument --resume: {options.resume} is of another network than {options.network}") from error
+    if (done := checkpoint["epoch"] + 1) > options.epochs:
+        raise UserError(f"argument --epochs: {options.epochs}, but {options.resume} has {done} behind it")
+
+
+def brief(values: list[Any]) -> str:
+    return ", ".join(map(str, values[:5])) + (f", ... ({len(values)})" if len(values) > 5 else "")
+
+
+def summary(options: Namespace, data: ImageData, model: Classifier) -> str:
+    parts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
+    size = sum(p.numel() for p in model.network.parameters())
+    shape = " x ".join(map(str, data.shape))
+    return (
+        f"{options.data}: {parts} of {shape}, {len(data.classes)} classes\n"
+        f"{options.network}: {size:,} parameters, layers of {LAYERS[options.backward].__name__}, "
+        f"{options.epochs} epochs of {options.optimizer}"
+    )
+
+
+def new_folder(parent: Path) -> Path:
+    """The first free parent/version_N, made here, so that no other run can take it."""
+    for n in count():
+        folder = parent / f"version_{n}"
+        if not is_first_process():
+            return folder  # told by the first process later
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"argument --output-dir: {folder}: cannot be made ({error.strerror})") from error
+    raise AssertionError("count() has no end")
+
+
+def is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def quieten() -> None:
+    """Keep from the terminal what Lightning has to say about itself."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\.")

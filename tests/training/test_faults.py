@@ -1,0 +1,219 @@
+"""Every fault that a user can mend: one line that names it, exit code 2, and nothing written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch._utils import ExceptionWrapper
+from torchvision.datasets import CIFAR10
+
+from manualbp.training import UserError, run
+from manualbp.training.cli import main
+from tests.training import files
+
+FOLDER = ["--data", "folder", "--data-dir", "data"]
+Make = Callable[[Path, pytest.MonkeyPatch], object]
+
+
+def nothing(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """The data directory is not there."""
+
+
+def truncated(root: Path, patch: pytest.MonkeyPatch) -> None:
+    archive = files.cifar10(root, patch) / CIFAR10.filename
+    archive.write_bytes(archive.read_bytes()[:-100])
+
+
+def damaged_batch(root: Path, patch: pytest.MonkeyPatch) -> None:
+    folder = files.cifar10(root, patch) / "made" / CIFAR10.base_folder
+    shutil.move(folder, root)
+    (root / CIFAR10.base_folder / "data_batch_3").write_bytes(b"")
+
+
+def few(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.caltech101(root, per_category=30)
+
+
+def unreadable(root: Path, patch: pytest.MonkeyPatch) -> None:
+    path = files.tree(root) / "train" / "b" / "2.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def unreadable_test(root: Path, patch: pytest.MonkeyPatch) -> None:
+    (files.tree(root) / "test" / "b" / "1.png").write_text("no image")
+
+
+def no_test(root: Path, patch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(files.tree(root) / "test")
+
+
+def empty_class(root: Path, patch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "test"):
+        (files.tree(root) / part / "nobody").mkdir()
+
+
+def one_class(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.tree(root, classes="a")
+
+
+def one_image(root: Path, patch: pytest.MonkeyPatch) -> None:
+    for i in (1, 2, 3):
+        (files.tree(root) / "train" / "b" / f"{i}.png").unlink()
+    for i in (1, 2):
+        (root / "train" / "b" / f"{i}.png").unlink()
+
+
+def grey_among_colour(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.image(files.tree(root) / "train" / "b" / "grey.png", mode="L")
+
+
+def transparent(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.tree(root, mode="RGBA")
+
+
+def other_classes(root: Path, patch: pytest.MonkeyPatch) -> None:
+    (files.tree(root) / "test" / "b").rename(root / "test" / "c")
+
+
+def too_small(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.tree(root, size=(3, 3))
+
+
+def in_the_way(root: Path, patch: pytest.MonkeyPatch) -> None:
+    (root.parent / "file").write_text("")
+
+
+def text(root: Path, patch: pytest.MonkeyPatch) -> None:
+    (root.parent / "notes.ckpt").write_text("no checkpoint")
+
+
+def empty(root: Path, patch: pytest.MonkeyPatch) -> None:
+    (root.parent / "notes.ckpt").write_text("")
+
+
+def weights_only(root: Path, patch: pytest.MonkeyPatch) -> None:
+    torch.save({"weight": torch.zeros(3)}, root.parent / "notes.ckpt")
+
+
+def config(content: str) -> Make:
+    return lambda root, patch: (root.parent / "options.yaml").write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "words"),
+    [
+        (nothing, ["--data", "cifar10", "--data-dir", "data"], ["data", "CIFAR10", "no network", "--data-dir"]),
+        (nothing, ["--data", "caltech101", "--data-dir", "data"], ["data", "Caltech101", "no network"]),
+        (truncated, ["--data", "cifar10", "--data-dir", "data"], ["cifar-10-python.tar.gz", "truncated", "replace"]),
+        (damaged_batch, ["--data", "cifar10", "--data-dir", "data"], ["cifar-10-batches-py", "damaged", "remove"]),
+        (few, ["--data", "caltech101", "--data-dir", "data"], ["Faces", "30 images"]),
+        (nothing, FOLDER, ["data/train", "no such folder", "--data-dir"]),
+        (no_test, FOLDER, ["data/test", "no such folder"]),
+        (unreadable, FOLDER, ["data/train/b/2.png", "not a readable image"]),
+        (unreadable_test, FOLDER, ["data/test/b/1.png", "not a readable image"]),
+        (empty_class, FOLDER, ["data/train", "nobody", "add images"]),
+        (one_class, FOLDER, ["data/train", "only one class"]),
+        (one_image, FOLDER, ["class b", "1 training image"]),
+        (grey_among_colour, FOLDER, ["data/train/b/grey.png", "mode L", "colour"]),
+        (transparent, FOLDER, ["data/train/a/0.png", "mode RGBA", "convert"]),
+        (other_classes, FOLDER, ["train and test", "b, c"]),
+        (too_small, FOLDER, ["lecture004", "3 x 3", "4 x 4"]),
+        (in_the_way, ["--output-dir", "file"], ["--output-dir", "file/digits-lecture004", "Not a directory"]),
+        (nothing, ["--data", "mnist"], ["--data", "mnist", "digits"]),
+        (nothing, ["--network", "lecture005"], ["--network", "lecture005", "lecture004"]),
+        (nothing, ["--optimizer", "lion"], ["--optimizer", "lion"]),
+        (nothing, ["--backward", "jax"], ["--backward", "jax"]),
+        (nothing, ["--epochs", "0"], ["--epochs", "0"]),
+        (nothing, ["--epochs", "two"], ["--epochs", "two"]),
+        (nothing, ["--batch-size", "-1"], ["--batch-size", "-1"]),
+        (nothing, ["--lr", "0"], ["--lr", "0"]),
+        (nothing, ["--lr", "nan"], ["--lr", "nan"]),
+        (nothing, ["--lr", "inf"], ["--lr", "inf"]),
+        (nothing, ["--seed", "-1"], ["--seed", "-1"]),
+        (nothing, ["--precision", "31"], ["--precision", "31", "bf16-mixed"]),
+        (nothing, ["--devices", "none"], ["--devices none"]),
+        (nothing, ["--strategy", "none"], ["--strategy none"]),
+        (nothing, ["--epoch", "1"], ["--epoch"]),
+        (nothing, ["--config", "none.yaml"], ["--config", "none.yaml"]),
+        (config("epochs: 0"), ["--config", "options.yaml"], ["--epochs"]),
+        (config("depth: 3"), ["--config", "options.yaml"], ["--config", "depth"]),
+        (config("a: [1"), ["--config", "options.yaml"], ["--config"]),
+        (nothing, ["--resume", "none.ckpt"], ["--resume", "none.ckpt", "No such file"]),
+        (text, ["--resume", "notes.ckpt"], ["--resume", "notes.ckpt", "not a checkpoint"]),
+        (empty, ["--resume", "notes.ckpt"], ["--resume", "notes.ckpt", "not a checkpoint"]),
+        (weights_only, ["--resume", "notes.ckpt"], ["--resume", "notes.ckpt", "not a checkpoint of train.py"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_fault(
+    make: Make,
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    make(tmp_path / "data", monkeypatch)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(arguments) == 2
+    refused(capfd, words)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "runs").exists()
+    assert make is not nothing or not any(tmp_path.iterdir())
+
+
+def refused(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
+    error = capfd.readouterr().err
+    assert error.startswith("train.py: error: ")
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "words"),
+    [
+        ({}, ["--optimizer", "adam"], ["--optimizer", "adam", "sgd"]),
+        ({}, ["--data", "folder"], ["--data", "folder", "digits"]),
+        ({"epoch": 5}, [], ["--epochs", "1", "6 behind"]),
+        ({"shape": [1, 9, 9]}, [], ["--resume", "shape", "1, 9, 9", "1, 8, 8"]),
+        ({"classes": ["cat", "dog"]}, [], ["--resume", "classes", "cat, dog", "0, 1"]),
+        ({"state_dict": {"network.other": torch.zeros(2)}}, [], ["--resume", "another network"]),
+    ],
+)
+def test_checkpoint_of_something_else(
+    finished: Path,
+    change: dict[str, object],
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = torch.load(finished / "last.ckpt", weights_only=True)
+    for name, value in change.items():
+        (checkpoint if name in checkpoint else checkpoint["run"])[name] = value
+    torch.save(checkpoint, "changed.ckpt")
+    assert main(["--resume", "changed.ckpt", *arguments]) == 2
+    refused(capfd, ["changed.ckpt", *words])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_fault_in_a_process_that_reads(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def read(*_: object) -> None:
+        try:
+            raise UserError("x.png: not a readable image")
+        except UserError:
+            wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+        wrapped.reraise()
+
+    monkeypatch.setattr(run, "run", read)
+    assert main([]) == 2
+    assert capfd.readouterr().err == "train.py: error: x.png: not a readable image\n"
+
+
+def test_truncated_checkpoint(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("part.ckpt").write_bytes((finished / "last.ckpt").read_bytes()[:-1000])
+    assert main(["--resume", "part.ckpt"]) == 2
+    refused(capfd, ["part.ckpt", "damaged"])

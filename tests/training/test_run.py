@@ -1,0 +1,256 @@
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import manualbp.nn
+from manualbp.training.callbacks import GradientCheck
+from manualbp.training.classifier import Classifier
+from manualbp.training.cli import build_parser, main
+from manualbp.training.data import ImageData
+from manualbp.training.networks import lecture004
+from manualbp.training.sources import digits
+from tests.training import files
+
+TRAIN = Path(__file__).parents[2] / "train.py"
+PRODUCTS = {
+    "best.ckpt", "config.yaml", "confusion.png", "curves.png", "filters.png", "hparams.yaml", "last.ckpt", "metrics.csv"
+}  # fmt: skip
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = load(a)["state_dict"], load(b)["state_dict"]
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_train_py_makes_everything_in_one_new_folder(tmp_path: Path) -> None:
+    command = [sys.executable, str(TRAIN), "--epochs", "1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    folder = tmp_path / "runs" / "digits-lecture004" / "version_0"
+    found = {path.name for path in folder.iterdir()}
+    assert found >= PRODUCTS
+    assert any(name.startswith("events.out.tfevents") for name in found - PRODUCTS)
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert len(lines) < 8, result.stdout
+    assert any("gradcheck: Conv2d" in line and "CrossEntropyLoss ok" in line for line in lines)
+    assert lines[-1].startswith("test accuracy ")
+    assert lines[-1].endswith("in runs/digits-lecture004/version_0")
+    for name in ("curves", "confusion", "filters"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert min(picture.size) > 200
+
+
+def test_a_run_overwrites_nothing(finished: Path) -> None:
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    assert main(["--epochs", "1", "--output-dir", str(finished.parents[1])]) == 0
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+    assert (finished.parent / "version_1" / "last.ckpt").exists()
+
+
+def test_config_of_a_run_repeats_it(finished: Path) -> None:
+    assert main(["--config", str(finished / "config.yaml"), "--output-dir", "runs"]) == 0
+    again = Path("runs/digits-lecture004/version_0")
+    assert same_weights(again / "last.ckpt", finished / "last.ckpt")
+    first, second = (path.joinpath("config.yaml").read_text().splitlines() for path in (finished, again))
+    assert [line for line in first if "output" not in line] == [line for line in second if "output" not in line]
+
+
+def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    options = {option for action in build_parser()._actions for option in action.option_strings}
+    assert {"--data", "--resume", "--backward", "--output-dir"} <= options
+    assert all(option in text for option in options)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_backwards_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    for backward in ("manualbp", "torch"):
+        assert main(["--epochs", "5", "--backward", backward, "--output-dir", backward]) == 0
+        with open(f"{backward}/digits-lecture004/version_0/metrics.csv") as file:
+            losses.append([float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]])
+    assert len(losses[0]) == 55
+    assert losses[0][-1] < losses[0][0] - 0.1
+    assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 1e-3
+
+
+def test_digits_are_learned() -> None:
+    assert main([]) == 0
+    with open("runs/digits-lecture004/version_0/metrics.csv") as file:
+        (accuracy,) = [float(row["test_accuracy"]) for row in csv.DictReader(file) if row["test_accuracy"]]
+    assert accuracy >= 0.97
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_optimizers(optimizer: str) -> None:
+    assert main(["--epochs", "1", "--optimizer", optimizer]) == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_precisions(precision: str) -> None:
+    assert main(["--epochs", "1", "--precision", precision, "--backward", "torch"]) == 0
+
+
+def test_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    files.cifar10(tmp_path / "cifar", monkeypatch)
+    files.caltech101(tmp_path / "caltech")
+    files.tree(tmp_path / "tree")
+    for data, where in (("cifar10", "cifar"), ("caltech101", "caltech"), ("folder", "tree")):
+        assert main(["--data", data, "--data-dir", where, "--epochs", "1"]) == 0
+    assert "test mean accuracy of the classes" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.tree(tmp_path / "tree")  # in colour: shifted, mirrored
+    options = ["--data", "folder", "--data-dir", "tree", "--batch-size", "1", "--epochs", "60", "--lr", "0.02"]
+    name = "folder-lecture004/version_0"
+    command = [sys.executable, str(TRAIN), *options, "--output-dir", "killed"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    last = tmp_path / "killed" / name / "last.ckpt"
+    while not last.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = len(load(last)["run"]["history"])
+    assert 1 <= done < 60
+    kept = last.read_bytes()
+
+    assert main([*options, "--output-dir", "unbroken"]) == 0
+    assert main(["--resume", str(last), "--output-dir", "resumed"]) == 0
+    unbroken, resumed = (tmp_path / where / name for where in ("unbroken", "resumed"))
+    for file in ("last.ckpt", "best.ckpt"):
+        assert same_weights(unbroken / file, resumed / file)
+    a, b = load(unbroken / "last.ckpt"), load(resumed / "last.ckpt")
+    torch.testing.assert_close(a["optimizer_states"], b["optimizer_states"], rtol=0, atol=0)
+    assert a["run"]["history"] == b["run"]["history"]
+    assert len(b["run"]["history"]) == 60
+    assert last.read_bytes() == kept
+    assert {path.name for path in resumed.iterdir()} >= PRODUCTS
+
+
+def test_a_run_is_made_longer(finished: Path) -> None:
+    assert main(["--resume", str(finished / "last.ckpt"), "--epochs", "2", "--output-dir", "runs"]) == 0
+    assert len(load(Path("runs/digits-lecture004/version_0/last.ckpt"))["run"]["history"]) == 2
+
+
+def test_the_other_backward_goes_on(finished: Path) -> None:
+    arguments = ["--resume", str(finished / "last.ckpt"), "--epochs", "2", "--backward", "torch"]
+    assert main([*arguments, "--output-dir", "runs"]) == 0
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(model: Classifier) -> None:
+        if model.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "on_train_epoch_start", interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(["--epochs", "3"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # which Lightning has ignore further interrupts
+    error = capsys.readouterr().err.strip()
+    assert error == "train.py: interrupted; go on with: train.py --resume runs/digits-lecture004/version_0/last.ckpt"
+    monkeypatch.undo()
+
+
+class WrongSlope(torch.autograd.Function):
+    """A sigmoid whose backward says f (1 - f) wrongly, by one part in a thousand."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.sigmoid(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return deltas[0] * y * (1 - y) * 1.001
+
+
+class WrongBorder(torch.autograd.Function):
+    """The identity, whose backward forgets one element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Tensor) -> Tensor:
+        wrong = deltas[0].clone()
+        wrong.view(-1)[-1] = 0
+        return wrong
+
+
+class Sigmoid(torch.nn.Sigmoid):
+    def forward(self, input: Tensor) -> Tensor:
+        result = WrongSlope.apply(input)
+        assert isinstance(result, Tensor)
+        return result
+
+
+class Linear(torch.nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        weight = WrongBorder.apply(self.weight)
+        assert isinstance(weight, Tensor)
+        return torch.nn.functional.linear(input, weight, self.bias)
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    def forward(self, input: Tensor) -> Tensor:
+        result = WrongBorder.apply(super().forward(input))
+        assert isinstance(result, Tensor)
+        return result
+
+
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        scores = WrongBorder.apply(input)
+        assert isinstance(scores, Tensor)
+        return super().forward(scores, target)
+
+
+@pytest.mark.parametrize("wrong", [Sigmoid, Linear, MaxPool2d, CrossEntropyLoss])
+def test_a_wrong_backward_is_not_trained_with(
+    wrong: type[torch.nn.Module], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(manualbp.nn, wrong.__name__, wrong)
+    assert main(["--epochs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"gradcheck: the backward of {wrong.__name__} is wrong" in error
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+
+
+def test_the_check_disturbs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ImageData(digits(tmp_path), 32, seed=0)
+    network = lecture004(manualbp.nn, data.shape, 10)
+    model = Classifier(network, manualbp.nn.CrossEntropyLoss(), data, {})
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    trainer: Any = type("Trainer", (), {"is_global_zero": True})
+    GradientCheck().on_fit_start(trainer, model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.dtype == torch.float32 for p in model.parameters())
+    line = "gradcheck: Conv2d, Sigmoid, MaxPool2d, Flatten, Linear, CrossEntropyLoss ok"
+    assert capsys.readouterr().out.startswith(line)
