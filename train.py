@@ -1,6 +1,10 @@
 """Train a convolutional network whose every gradient was derived by hand.
 
 python train.py
+
+98.3 % of the test images of scikit-learn's handwritten digits in 8 s (n = 1 run, seed 0, float32), with the network of
+lecture 004 on two cores of a virtual machine (AMD EPYC with AVX-512, torch 2.15). `python train.py --help` lists the
+options.
 """
 
 import sys
