@@ -5,13 +5,15 @@ from torch import Tensor
 
 
 def sigmoid_slope(delta: Tensor, y: Tensor) -> Tensor:
-    """delta y (1 - y): the interpolation from delta y to 0 at y, which is also exact where y is near 1."""
-    return (delta * y).lerp_(delta.new_zeros(()), y)
+    """delta y (1 - y) as u - u y with u = delta y: two passes."""
+    u = delta * y
+    return torch.addcmul(u, u, y, value=-1)
 
 
 def tanh_slope(delta: Tensor, y: Tensor) -> Tensor:
-    """delta (1 - y^2) = delta (1 + y) (1 - y): the interpolation from delta (1 + y) to 0 at y."""
-    return torch.addcmul(delta, delta, y).lerp_(delta.new_zeros(()), y)
+    """delta (1 - y^2) as u - u y with u = delta (1 + y): two passes."""
+    u = torch.addcmul(delta, delta, y)
+    return torch.addcmul(u, u, y, value=-1)
 
 
 def relu_slope(delta: Tensor, y: Tensor) -> Tensor:

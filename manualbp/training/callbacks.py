@@ -27,8 +27,7 @@ class GradientCheck(pl.Callback):
     Raises: UserError, and nothing is trained, where one differs.
     """
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
         start = time.perf_counter()
         # MPS knows no float64.
         device = pl_module.device if pl_module.device.type == "cuda" else torch.device("cpu")

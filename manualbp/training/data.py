@@ -61,8 +61,7 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         # One process is the case of one replica: the same sampler, whose order is a function of seed and epoch.
-        assert self.trainer is not None
-        replicas, rank = self.trainer.world_size, self.trainer.global_rank
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return self._loader(self.train, DistributedSampler(self.train, replicas, rank, seed=self.seed))
 
     def val_dataloader(self) -> DataLoader:

@@ -5,7 +5,6 @@ import pickle
 import shutil
 import time
 import warnings
-from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -123,8 +122,8 @@ def send_to(folder: Path, trainer: pl.Trainer, model: Classifier) -> None:
     for logger in trainer.loggers:
         logger.log_hyperparams(model.options)
     for callback in trainer.checkpoint_callbacks:
-        assert isinstance(callback, ModelCheckpoint)
-        callback.dirpath = str(folder.resolve())
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str(folder.resolve())
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -175,7 +174,9 @@ def summary(options: Namespace, data: ImageData, model: Classifier) -> str:
 
 def new_folder(parent: Path) -> Path:
     """The first free parent/version_N, made here, so that no other run can take it."""
-    for n in count():
+    n = -1
+    while True:
+        n += 1
         folder = parent / f"version_{n}"
         if not is_first_process():
             return folder  # told by the first process later
@@ -186,7 +187,6 @@ def new_folder(parent: Path) -> Path:
             continue
         except OSError as error:
             raise UserError(f"argument --output-dir: {folder}: cannot be made ({error.strerror})") from error
-    raise AssertionError("count() has no end")
 
 
 def is_first_process() -> bool:
