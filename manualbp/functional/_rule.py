@@ -21,6 +21,23 @@ class Rule(torch.autograd.Function):
     dual: ClassVar[type["Rule"]]
 
 
+class ElementwiseRule(Rule):
+    """A rule of equally shaped tensors, number by number, with a `vmap` of its own: a batch is one more axis.
+
+    So its kernel may work in place, for which vmap lacks some operators.
+    """
+
+    generate_vmap_rule = False
+
+
+def batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
+    """The tensors with the batch of vmap as their first axis; what is not batched stands in every sample."""
+    return [
+        t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
+        for d, t in zip(in_dims, tensors, strict=True)
+    ]
+
+
 def run(rule: type[Rule], *args: Any) -> Any:
     """Apply a rule, with forward mode outside torch.compile, at the precision of its inputs.
 

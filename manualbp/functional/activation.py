@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.functional._rule import ElementwiseRule, Rule, batch_first, refuse_complex, run
 from manualbp.kernels import activation as kernels
 
 
@@ -44,7 +44,7 @@ class SigmoidDual(Sigmoid):
         return run(SigmoidSlope, dx, y)
 
 
-class SigmoidSlope(Rule):
+class SigmoidSlope(ElementwiseRule):
     """dx = delta y (1 - y). By delta: eps y (1 - y), the same map. By y: eps delta (1 - 2y)."""
 
     @staticmethod
@@ -55,6 +55,10 @@ class SigmoidSlope(Rule):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], delta: Tensor, y: Tensor) -> tuple[Tensor, int]:
+        return run(SigmoidSlope, *batch_first(info, in_dims, delta, y)), 0
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +102,7 @@ class TanhDual(Tanh):
         return run(TanhSlope, dx, y)
 
 
-class TanhSlope(Rule):
+class TanhSlope(ElementwiseRule):
     """dx = delta (1 - y^2). By delta: eps (1 - y^2), the same map. By y: -2 eps delta y."""
 
     @staticmethod
@@ -109,6 +113,10 @@ class TanhSlope(Rule):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], delta: Tensor, y: Tensor) -> tuple[Tensor, int]:
+        return run(TanhSlope, *batch_first(info, in_dims, delta, y)), 0
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
