@@ -101,8 +101,3 @@ def _cast(tensors: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
     return tuple(
         t if t is None or not t.is_floating_point() or t.dtype == torch.float64 else t.to(dtype) for t in tensors
     )
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to add and to subtract in: float32 for half precision, else the dtype itself."""
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

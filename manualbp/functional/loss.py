@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, full_precision, refuse_complex, run, wide
+from manualbp.functional._rule import Rule, full_precision, refuse_complex, run
 from manualbp.functional.softmax import LogSoftmax, Softmax
+from manualbp.kernels.precision import wide
 
 
 def _of_class(op: str, v: Tensor, t: Tensor) -> Tensor:

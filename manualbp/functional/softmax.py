@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, full_precision, refuse_complex, run, wide
+from manualbp.functional._rule import Rule, full_precision, refuse_complex, run
+from manualbp.kernels.precision import wide
 
 
 def _through_softmax(y: Tensor, delta: Tensor, dim: int) -> Tensor:

@@ -3,11 +3,11 @@
 Shapes: x [N, C, H, W], w [O, C / groups, P, Q], delta [N, O, I, J].
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry
+from manualbp.kernels.precision import wide
 
 # Elements of the matrix of windows that is built at a time: what a CPU's cache holds; a GPU wants few large products.
 CHUNK = {"cpu": 2**20, "cuda": 2**27}
@@ -62,8 +62,7 @@ def _by_windows(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     windows = windows.permute(1, 4, 5, 0, 2, 3)  # c p q n i j
     columns = delta.reshape(N, G, O // G, I, J).permute(1, 2, 0, 3, 4)  # group o n i j
     images = min(CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * P * Q * I * J), N // 4) or 1
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    dw = x.new_zeros(G, C // G * P * Q, O // G, dtype=torch.float32 if half else x.dtype)
+    dw = x.new_zeros(G, C // G * P * Q, O // G, dtype=wide(x.dtype))
     for n in range(0, N, images):
         rows = windows[:, :, :, n : n + images].reshape(G, C // G * P * Q, -1)
         dw = dw + rows @ columns[:, :, n : n + images].reshape(G, O // G, -1).mT

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from manualbp.kernels.precision import wide
+
 
 @dataclass(frozen=True)
 class Margins:
@@ -35,10 +37,10 @@ def fold(delta: Tensor, margins: Margins) -> Tensor:
 
     Which pixels these are is found by padding their numbers. Half precision is summed in float32.
     """
-    half = delta.dtype in (torch.bfloat16, torch.float16)
-    dx = delta.float() if half else delta
+    dx = delta.to(wide(delta.dtype))
     for axis, W in enumerate(margins.x_size, start=1):
         numbers = torch.arange(W, dtype=torch.float64, device=delta.device)
         source = F.pad(numbers[None], margins.sides[2 * axis - 2 : 2 * axis], margins.mode)[0].long()
         dx = torch.zeros_like(dx.narrow(-axis, 0, W)).index_add_(-axis, source, dx)
-    return dx.to(delta.dtype) if half else dx  # see `conv._by_windows`: no rule ends in a cast to its own dtype
+    # No rule ends in a cast to its own dtype: see `conv._by_windows`.
+    return dx if dx.dtype == delta.dtype else dx.to(delta.dtype)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry
+from manualbp.kernels.precision import wide
 
 
 def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
@@ -27,8 +28,7 @@ def put(delta: Tensor, index: Tensor, g: Geometry) -> Tensor:
         # No pixel is in two windows, so nothing adds up. (PyTorch calls this primitive non-deterministic.)
         return F.max_unpool2d(delta, index, g.reach, g.stride, g.padding, [*delta.shape[:2], *g.x_size])
     (N, C), (H, W) = delta.shape[:2], g.x_size
-    half = delta.dtype in (torch.bfloat16, torch.float16)
-    dtype = torch.float32 if half else delta.dtype
+    dtype = wide(delta.dtype)
     channels_last = C > 1 and delta.stride(1) == 1
     dx = delta.new_zeros(N, H * W, C, dtype=dtype).mT if channels_last else delta.new_zeros(N, C, H * W, dtype=dtype)
     dx.scatter_add_(2, index.flatten(2), delta.flatten(2).to(dtype))
