@@ -50,7 +50,7 @@ def leaf(a: Any, device: str, dtype: torch.dtype) -> Any:
     return moved.requires_grad_(a.requires_grad)
 
 
-# The faces of the triple, by PyTorch's own derivatives (of which none is used in the package).
+# What torch.nn.functional lacks, by PyTorch's own derivatives (of which none is used in the package).
 ORACLES: dict[str, Callable[..., Any]] = {
     "correlate": lambda x, w, *a: T.conv2d(x, w, None, *a),
     "full_convolve": lambda delta, w, size, s=1, p=0, d=1, g=1: conv2d_input(
@@ -59,7 +59,16 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "kernel_gradient": lambda x, delta, size, s=1, p=0, d=1, g=1: conv2d_weight(
         x, (delta.shape[1], x.shape[1] // g, *size), delta, s, p, d, g
     ),
+    "rotate": lambda w: w.flip(-2, -1),
+    "convolve": lambda x, w, b, **settings: T.conv2d(x, w.flip(-2, -1), b, **settings),
+    "scatter_kernels": lambda weight, index, maps: (
+        weight.new_zeros(maps[0] * maps[1], *weight.shape[1:]).index_put((index,), weight, accumulate=True)
+    ).unflatten(0, maps),
+    "gather_kernels": lambda w, index: w.flatten(0, 1)[index],
 }
+ORACLES["connected_conv2d"] = lambda x, weight, index, maps, b=None, **settings: T.conv2d(
+    x, ORACLES["scatter_kernels"](weight, index, maps), b, **settings
+)
 
 
 def normal(*shape: int) -> Make:
@@ -129,6 +138,35 @@ TRIPLE = [
     *triple("plain", (2, 3, 6, 5), (4, 3, 3, 2)),
     *triple("everything", (2, 4, 9, 8), (6, 2, 3, 2), (2, 3), (1, 2), (2, 1), 2),
     *triple("16 maps", (2, 16, 4, 5), (2, 16, 2, 2), 1, 1),
+]
+
+CONVOLVE = [
+    Case("rotate", "kernel", normal(4, 3, 3, 2)),
+    Case("rotate", "matrix", normal(3, 4)),
+    *[
+        Case("convolve", case.name, case.make, case.kwargs)
+        for case in CONV2D
+        if case.name
+        in ("plain", "no bias", "padding same, even kernel", "unbatched", "groups", "stride, padding, dilation")
+    ],
+]
+
+PLACES = torch.tensor([5, 0, 3])
+CONNECT = [
+    Case("scatter_kernels", "three of six", together(normal(3, 2, 3), fixed(PLACES, (2, 3)))),
+    Case("scatter_kernels", "two at one place", together(normal(3, 2, 2), fixed(torch.tensor([1, 4, 1]), (2, 3)))),
+    Case("scatter_kernels", "all", together(normal(4, 1, 2), fixed(torch.arange(4), (2, 2)))),
+    Case("gather_kernels", "three of six", together(normal(2, 3, 3, 2), fixed(PLACES))),
+    Case("gather_kernels", "one twice", together(normal(2, 3, 2, 2), fixed(torch.tensor([1, 4, 1])))),
+    *[
+        Case("connected_conv2d", name, together(normal(*x), normal(*w), fixed(index, maps), b), settings)
+        for name, x, w, index, maps, b, settings in [
+            ("plain", (2, 3, 5, 4), (3, 2, 3), PLACES, (2, 3), normal(2), {}),
+            ("no bias, stride", (2, 3, 6, 5), (3, 3, 2), PLACES, (2, 3), fixed(None), {"stride": (2, 1)}),
+            ("groups", (2, 6, 5, 4), (3, 2, 2), PLACES, (2, 3), normal(2), {"groups": 2, "padding": 1}),
+            ("padding same", (3, 5, 4), (3, 2, 3), PLACES, (2, 3), normal(2), {"padding": "same", "dilation": (1, 2)}),
+        ]
+    ],
 ]
 
 MAX_POOL2D = [
@@ -288,6 +326,8 @@ MSE_LOSS = [
 CASES = [
     *CONV2D,
     *TRIPLE,
+    *CONVOLVE,
+    *CONNECT,
     *MAX_POOL2D,
     *AVG_POOL2D,
     *PAD,

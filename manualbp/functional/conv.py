@@ -240,27 +240,44 @@ def conv2d(
     """
     x, w, b = low_precision(input, weight, bias)
     same_kind("conv2d", input=x, weight=w, bias=b)
+    x, g = prepared("conv2d", x, w.shape, b, stride, padding, dilation, groups)
+    y = run(Correlate, x, w, b, g)
+    return y if input.ndim == 4 else y.squeeze(0)
+
+
+def prepared(
+    op: str,
+    x: Tensor,
+    w_shape: Sequence[int],
+    b: Tensor | None,
+    stride: Size,
+    padding: Size | str,
+    dilation: Size,
+    groups: int,
+) -> tuple[Tensor, Geometry]:
+    """x as [N, C, H, W], with the odd pixel of uneven "same" padding, and the geometry; or a refusal naming `op`."""
     if x.ndim not in (3, 4):
-        raise ValueError(f"conv2d: input has shape {list(x.shape)}; it must be [N, C, H, W] or [C, H, W]")
-    if b is not None and tuple(b.shape) != tuple(w.shape[:1]):
-        raise ValueError(f"conv2d: bias has shape {list(b.shape)} and weight {list(w.shape)}; bias must be [O]")
+        raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C, H, W] or [C, H, W]")
+    if b is not None and tuple(b.shape) != tuple(w_shape[:1]):
+        raise ValueError(f"{op}: bias has shape {list(b.shape)} and weight {list(w_shape)}; bias must be [O]")
     if isinstance(padding, str):
-        x, padding = _named_padding(x, w, stride, padding, dilation)
-    g = convolution("conv2d", x.shape, w.shape, stride, padding, dilation, groups)
-    y = run(Correlate, x if x.ndim == 4 else x.unsqueeze(0), w, b, g)
-    return y if x.ndim == 4 else y.squeeze(0)
+        x, padding = _named_padding(op, x, w_shape, stride, padding, dilation)
+    g = convolution(op, x.shape, w_shape, stride, padding, dilation, groups)
+    return (x if x.ndim == 4 else x.unsqueeze(0)), g
 
 
-def _named_padding(x: Tensor, w: Tensor, stride: Size, padding: str, dilation: Size) -> tuple[Tensor, Size]:
+def _named_padding(
+    op: str, x: Tensor, w_shape: Sequence[int], stride: Size, padding: str, dilation: Size
+) -> tuple[Tensor, Size]:
     """ "valid" and "same" as numbers; where "same" is uneven, x with the odd pixel added."""
     if padding == "valid":
         return x, 0
     if padding != "same":
-        raise ValueError(f"conv2d: padding = {padding!r}; it must be an int, two ints, 'valid' or 'same'")
-    if pair("conv2d", "stride", stride, 1) != (1, 1):
-        raise ValueError(f"conv2d: padding = 'same' with stride = {stride!r}; the stride must be 1")
-    d, e = pair("conv2d", "dilation", dilation, 1)
-    above, across = d * (w.shape[-2] - 1), e * (w.shape[-1] - 1)
+        raise ValueError(f"{op}: padding = {padding!r}; it must be an int, two ints, 'valid' or 'same'")
+    if pair(op, "stride", stride, 1) != (1, 1):
+        raise ValueError(f"{op}: padding = 'same' with stride = {stride!r}; the stride must be 1")
+    d, e = pair(op, "dilation", dilation, 1)
+    above, across = d * (w_shape[-2] - 1), e * (w_shape[-1] - 1)
     if above % 2 or across % 2:
         x = pad(x, (0, across % 2, 0, above % 2))
     return x, (above // 2, across // 2)

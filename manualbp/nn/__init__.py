@@ -1,7 +1,8 @@
 """torch.nn's own classes with the forward pass replaced by a rule, and nothing else changed.
 
 Constructor, initialisation, state_dict and repr are torch.nn's, and `isinstance(layer, torch.nn.Conv2d)` holds. What a
-layer keeps for backward, what it refuses and where its formula comes from stands at the function that it calls.
+layer keeps for backward, what it refuses and where its formula comes from stands at the function that it calls. Two
+layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables.
 """
 
 from typing import Any
@@ -9,17 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from manualbp import functional as F
-
-
-class Conv2d(nn.Conv2d):
-    """torch.nn.Conv2d on `manualbp.functional.conv2d`; padding modes other than zeros on `manualbp.functional.pad`."""
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
-        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+from manualbp.nn.connected import LENET5_C3, ConnectedConv2d, random_connections
+from manualbp.nn.conv import Conv2d, TrueConv2d
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -117,7 +109,9 @@ class MSELoss(nn.MSELoss):
 
 
 __all__ = [
+    "LENET5_C3",
     "AvgPool2d",
+    "ConnectedConv2d",
     "Conv2d",
     "CrossEntropyLoss",
     "Linear",
@@ -129,4 +123,6 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "TrueConv2d",
+    "random_connections",
 ]

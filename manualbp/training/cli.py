@@ -42,7 +42,19 @@ def build_parser() -> ArgumentParser:
         "most) (default: digits)",
     )
     add("--data-dir", metavar="DIR", default="data", help="where the images are (default: data)")
-    add("--network", metavar="NAME", default="lecture004", help="lecture004, of lecture 004 (default: lecture004)")
+    add(
+        "--network",
+        metavar="NAME",
+        default="lecture004",
+        help="one of the lectures: caltech of 001 (images of 1 x 83 x 83 only), block of 000 and 002 (true "
+        "convolution), mlp of 003 (squared error), lecture004 (default: lecture004)",
+    )
+    add(
+        "--activation",
+        choices=["sigmoid", "tanh", "relu"],
+        help="(default: the lecture's; relu for block, else sigmoid)",
+    )
+    add("--pooling", choices=["max", "avg"], help="(default: the lecture's; avg for caltech, else max)")
     add("--epochs", metavar="N", type=PositiveInt, help=f"passes over the training images (default: {epochs})")
     add("--batch-size", metavar="N", type=PositiveInt, default=128, help="images a step (default: 128)")
     add("--lr", metavar="RATE", type=Rate, help=f"highest learning rate, then falling to zero (default: {rates})")
@@ -76,11 +88,13 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
         kept = read_checkpoint(options.resume)["run"]["options"]
         parser.set_defaults(kept)
         options = parser.parse_args(argv)
-        for name in ("data", "network", "batch_size", "lr", "optimizer", "precision", "seed"):
-            if options[name] != kept[name]:
+        for name in ("data", "network", "activation", "pooling", "batch_size", "lr", "optimizer", "precision", "seed"):
+            before = kept.get(name)  # older checkpoints lack newer options
+            if options[name] != before:
+                made_with = "the default" if before is None else before
                 raise UserError(
                     f"argument --{name.replace('_', '-')}: {options[name]}, but {options.resume} was made with "
-                    f"{kept[name]}: leave it out, or start a new run"
+                    f"{made_with}: leave it out, or start a new run"
                 )
     if options.epochs is None:
         options.epochs = EPOCHS[options.data]

@@ -1,20 +1,34 @@
-"""The networks that `train.py` offers.
+"""The networks of the lectures, as `train.py` offers them.
 
-Each takes the module that its layers come from (`manualbp.nn` or `torch.nn`), the shape of one image
-(channels, height, width) and the number of classes, and returns scores before the softmax, which is in the loss.
-What has no gradient of its own to derive (Sequential, Flatten) comes from torch.nn in either case.
+Each takes the module that its layers come from (`manualbp.nn`, or `training.autograd` for PyTorch's own gradients), the
+shape of one image (channels, height, width), the number of classes, and the kind of its activations and poolings where
+it is not to be the lecture's. What has no gradient of its own to derive (Sequential, Flatten) comes from torch.nn.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from math import log, sqrt
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
+from manualbp.nn import ConnectedConv2d, random_connections
 from manualbp.training import UserError
 
+ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "ReLU"}
+POOLINGS = {"max": "MaxPool2d", "avg": "AvgPool2d"}
 
-def lecture004(layers: ModuleType, shape: tuple[int, int, int], classes: int) -> torch.nn.Sequential:
+# What gives back to the signal what an activation takes from it, about. The slope of a sigmoid is 1/4 at most: with
+# torch.nn's default all sigmoids start near 1/2, every image looks the same, and the network stays there for epochs.
+GAINS = {"sigmoid": 4.0, "tanh": 5 / 3, "relu": sqrt(2)}
+
+Shape = tuple[int, int, int]
+
+
+def lecture004(
+    layers: ModuleType, shape: Shape, classes: int, activation: str = "sigmoid", pooling: str = "max"
+) -> torch.nn.Sequential:
     """The network of lecture 004, eq. 4.1: 2 convolutional, 2 pooling, 2 fully connected, 3 sigmoid layers.
 
         a1 = pool(f(g1 * x));  a2 = pool(f(g2 * a1));  a3 = f(W1 a2);  z = W2 a3
@@ -24,32 +38,167 @@ def lecture004(layers: ModuleType, shape: tuple[int, int, int], classes: int) ->
     Shapes: x (n, channels, height, width) float, z (n, classes). Each pooling halves height and width, rounded down.
     Raises: UserError where an image is smaller than 4 x 4, of which two poolings leave nothing.
     """
-    channels, height, width = shape
-    if height < 4 or width < 4:
-        raise UserError(f"--network lecture004: images of {height} x {width} are too small, it needs 4 x 4 at least")
+    channels, height, width = at_least_4x4("lecture004", shape)
+    f, pool = getattr(layers, ACTIVATIONS[activation]), getattr(layers, POOLINGS[pooling])
     network = torch.nn.Sequential(
         OrderedDict(
             g1=layers.Conv2d(channels, 32, kernel_size=5, padding=2),
-            f1=layers.Sigmoid(),
-            pool1=layers.MaxPool2d(2),
+            f1=f(),
+            pool1=pool(2),
             g2=layers.Conv2d(32, 64, kernel_size=5, padding=2),
-            f2=layers.Sigmoid(),
-            pool2=layers.MaxPool2d(2),
+            f2=f(),
+            pool2=pool(2),
             flatten=torch.nn.Flatten(),
             W1=layers.Linear(64 * (height // 4) * (width // 4), 256),
-            f3=layers.Sigmoid(),
+            f3=f(),
             W2=layers.Linear(256, classes),
         )
     )
-    # The slope of a sigmoid is 1/4 at most: a gain of 4 gives the signal back what each one takes. With torch.nn's
-    # default all sigmoids start near 1/2, every image looks the same, and the network stays there for epochs.
-    for name, gain in (("g1", 4.0), ("g2", 4.0), ("W1", 4.0), ("W2", 1.0)):
-        layer = network.get_submodule(name)
-        torch.nn.init.xavier_normal_(layer.get_parameter("weight"), gain)
-        torch.nn.init.zeros_(layer.get_parameter("bias"))
+    for name in ("g1", "g2", "W1"):
+        initialise(network.get_submodule(name), GAINS[activation])
+    initialise(network.get_submodule("W2"))
     return network
 
 
-NETWORKS: dict[str, Callable[[ModuleType, tuple[int, int, int], int], torch.nn.Sequential]] = {
+def block(
+    layers: ModuleType, shape: Shape, classes: int, activation: str = "relu", pooling: str = "max"
+) -> torch.nn.Sequential:
+    """The block of lectures 000 and 002, repeated once: TRUE convolution (eq. 2.1), activation, pooling.
+
+        v1 = w1 * x + b1;  a1 = pool(phi(v1));  v2 = w2 * a1 + b2;  a2 = pool(phi(v2));  z = W a2
+
+    Shapes: as `lecture004`. Raises: UserError where an image is smaller than 4 x 4.
+    """
+    channels, height, width = at_least_4x4("block", shape)
+    phi, pool = getattr(layers, ACTIVATIONS[activation]), getattr(layers, POOLINGS[pooling])
+    network = torch.nn.Sequential(
+        OrderedDict(
+            w1=layers.TrueConv2d(channels, 32, kernel_size=3, padding=1),
+            phi1=phi(),
+            pool1=pool(2),
+            w2=layers.TrueConv2d(32, 64, kernel_size=3, padding=1),
+            phi2=phi(),
+            pool2=pool(2),
+            flatten=torch.nn.Flatten(),
+            W=layers.Linear(64 * (height // 4) * (width // 4), classes),
+        )
+    )
+    for name in ("w1", "w2"):
+        initialise(network.get_submodule(name), GAINS[activation])
+    initialise(network.get_submodule("W"))
+    return network
+
+
+def mlp(layers: ModuleType, shape: Shape, classes: int, activation: str = "sigmoid") -> torch.nn.Sequential:
+    """The multilayer perceptron of lecture 003, four layers of units: its delta rule is eq. 3.2 to 3.4.
+
+        a1 = x;  z2 = W1 a1 + b1;  a2 = f(z2);  z3 = W2 a2 + b2;  a3 = f(z3);  z4 = W3 a3 + b3;  yhat = a4 = f(z4)
+
+    The loss is the squared error of yhat (`SquaredError`, eq. 3.1).
+
+    Shapes: x (n, channels, height, width) float, yhat (n, classes).
+    """
+    f = getattr(layers, ACTIVATIONS[activation])
+    network = torch.nn.Sequential(
+        OrderedDict(
+            flatten=torch.nn.Flatten(),
+            W1=layers.Linear(shape[0] * shape[1] * shape[2], 256),
+            f1=f(),
+            W2=layers.Linear(256, 64),
+            f2=f(),
+            W3=layers.Linear(64, classes),
+            f3=f(),
+        )
+    )
+    for name in ("W1", "W2"):
+        initialise(network.get_submodule(name), GAINS[activation])
+    W3 = network.get_submodule("W3")
+    initialise(W3)
+    if activation == "sigmoid":
+        # yhat starts near 1 / classes, its mean: else the first steps go into that, and f ends where it has no slope.
+        torch.nn.init.constant_(W3.get_parameter("bias"), -log(classes - 1))
+    return network
+
+
+def caltech(
+    layers: ModuleType, shape: Shape, classes: int, activation: str = "sigmoid", pooling: str = "avg"
+) -> torch.nn.Sequential:
+    """The network of lecture 001, eq. 1.1 to 1.3, spoken for Caltech-101 and its 101 categories.
+
+        x 1 of 83x83 -> 9x9 convolution, f: 64 of 75x75 -> pooling 10x10, stride 5: 64 of 14x14
+          -> 9x9 convolution, each map of a random 16 of the 64, f: 256 of 6x6 -> pooling 6x6: 256 numbers -> z
+
+    The connection table is drawn from PyTorch's global random generator, as the weights are.
+
+    Shapes: x (n, 1, 83, 83) float, z (n, classes). Raises: UserError for images of another size.
+    """
+    if shape != (1, 83, 83):
+        size = " x ".join(map(str, shape))
+        raise UserError(f"--network caltech: images of {size}, it needs 1 x 83 x 83, as --data caltech101 has them")
+    f, pool = getattr(layers, ACTIVATIONS[activation]), getattr(layers, POOLINGS[pooling])
+    network = torch.nn.Sequential(
+        OrderedDict(
+            conv1=layers.Conv2d(1, 64, kernel_size=9),
+            f1=f(),
+            pool1=pool(10, stride=5),
+            conv2=layers.ConnectedConv2d(64, 256, 9, random_connections(64, 256, fan_in=16)),
+            f2=f(),
+            pool2=pool(6),
+            flatten=torch.nn.Flatten(),
+            W=layers.Linear(256, classes),
+        )
+    )
+    for name in ("conv1", "conv2"):
+        initialise(network.get_submodule(name), GAINS[activation])
+    initialise(network.get_submodule("W"))
+    return network
+
+
+def at_least_4x4(network: str, shape: Shape) -> Shape:
+    _, height, width = shape
+    if height < 4 or width < 4:
+        raise UserError(f"--network {network}: images of {height} x {width} are too small, it needs 4 x 4 at least")
+    return shape
+
+
+def initialise(layer: torch.nn.Module, gain: float = 1.0) -> None:
+    """Biases to zero, weights to normal numbers that keep the size of a signal and of its gradient in balance.
+
+    torch.nn.init.xavier_normal_: gain sqrt(2 / (fan-in + fan-out)); with a connection table the mean number of
+    connections of a map counts, on either side.
+    """
+    weight = layer.get_parameter("weight")
+    torch.nn.init.zeros_(layer.get_parameter("bias"))
+    if isinstance(layer, ConnectedConv2d):
+        fans = weight.numel() / layer.out_channels + weight.numel() / layer.in_channels
+        torch.nn.init.normal_(weight, 0, gain * sqrt(2 / fans))
+    else:
+        torch.nn.init.xavier_normal_(weight, gain)
+
+
+class SquaredError(torch.nn.Module):
+    """L = 1/2 sum_i (yhat_i - y_i)^2, y being 1 for the true class and 0 elsewhere; the mean over the images.
+
+    Shapes: yhat (n, classes) float, labels (n,) int64 -> a number. Source: lecture 003, eq. 3.1.
+    """
+
+    def __init__(self, layers: ModuleType) -> None:
+        super().__init__()
+        self.sum = layers.MSELoss(reduction="sum")
+
+    def forward(self, yhat: Tensor, labels: Tensor) -> Tensor:
+        y = torch.zeros_like(yhat).scatter_(1, labels.unsqueeze(1), 1)
+        return self.sum(yhat, y) / (2 * len(labels))
+
+
+NETWORKS: dict[str, Callable[..., torch.nn.Sequential]] = {
     "lecture004": lecture004,
+    "block": block,
+    "mlp": mlp,
+    "caltech": caltech,
 }
+
+
+def loss_of(network: str, layers: ModuleType) -> torch.nn.Module:
+    """The squared error of lecture 003 for its perceptron, else the cross-entropy of lectures 001 and 004."""
+    return SquaredError(layers) if network == "mlp" else layers.CrossEntropyLoss()

@@ -18,15 +18,18 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import manualbp.nn
-from manualbp.training import UserError, figures
+from manualbp.training import UserError, autograd, figures
 from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
-from manualbp.training.networks import NETWORKS
+from manualbp.training.networks import NETWORKS, loss_of
 from manualbp.training.sources import SOURCES
 
-LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": torch.nn}
-KEPT = ("data", "data_dir", "network", "epochs", "batch_size", "lr", "optimizer", "precision", "seed", "backward")
+LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": autograd}
+KEPT = (
+    *("data", "data_dir", "network", "activation", "pooling", "epochs", "batch_size", "lr", "optimizer"),
+    *("precision", "seed", "backward"),
+)
 
 
 def run(options: Namespace, config: str) -> None:
@@ -38,6 +41,8 @@ def run(options: Namespace, config: str) -> None:
     quieten()
     if options.network not in NETWORKS:
         raise UserError(f"argument --network: {options.network} is unknown, choose from {', '.join(NETWORKS)}")
+    if options.network == "mlp" and options.pooling is not None:
+        raise UserError(f"argument --pooling: {options.pooling}, but --network mlp has no pooling: leave it out")
     best = BestCheckpoint()
     trainer = build_trainer(options, best)
     # In the process that was started first, before it starts one for every other device: they find the download.
@@ -104,10 +109,11 @@ def build_trainer(options: Namespace, best: BestCheckpoint) -> pl.Trainer:
 
 def build(options: Namespace, data: ImageData) -> Classifier:
     layers = LAYERS[options.backward]
-    network = NETWORKS[options.network](layers, data.shape, len(data.classes))
+    kinds = {name: options[name] for name in ("activation", "pooling") if options[name] is not None}
+    network = NETWORKS[options.network](layers, data.shape, len(data.classes), **kinds)
     # Plain values only: a checkpoint must load with torch.load(weights_only=True).
     kept = {name: plain(options[name]) for name in KEPT}
-    return Classifier(network, layers.CrossEntropyLoss(), data, kept)
+    return Classifier(network, loss_of(options.network, layers), data, kept)
 
 
 def plain(value: Any) -> Any:
@@ -165,9 +171,10 @@ def summary(options: Namespace, data: ImageData, model: Classifier) -> str:
     parts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
     size = sum(p.numel() for p in model.network.parameters())
     shape = " x ".join(map(str, data.shape))
+    whose = "by hand" if options.backward == "manualbp" else "by PyTorch"
     return (
         f"{options.data}: {parts} of {shape}, {len(data.classes)} classes\n"
-        f"{options.network}: {size:,} parameters, layers of {LAYERS[options.backward].__name__}, "
+        f"{options.network}: {size:,} parameters, gradients {whose}, "
         f"{options.epochs} epochs of {options.optimizer}"
     )
 

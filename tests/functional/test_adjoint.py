@@ -12,7 +12,7 @@ from manualbp.kernels import pad as pad_kernels
 from manualbp.kernels import pool as pool_kernels
 from manualbp.kernels.geometry import pooling
 from manualbp.kernels.pad import Margins
-from tests.cases import AVG_POOL2D, MAX_POOL2D, PAD, TRIPLE, Case
+from tests.cases import AVG_POOL2D, CONNECT, MAX_POOL2D, PAD, TRIPLE, Case
 from tests.checks import EXACT, random_like
 from tests.kernels.test_reference import pool_inputs
 
@@ -39,6 +39,23 @@ def test_triple(case: Case, device: str) -> None:
     by_y = inner(delta, y)
     equal(by_y, inner(F.full_convolve(delta, w, x.shape[2:], *steps), x), delta, w, x)
     equal(by_y, inner(F.kernel_gradient(x, delta, w.shape[2:], *steps), w), delta, w, x)
+
+
+def test_rotation_is_its_own_adjoint(device: str) -> None:
+    """<delta, rotate(w)> = <rotate(delta), w>"""
+    w, delta = (random_like(torch.empty(4, 3, 3, 2, dtype=torch.float64, device=device), seed) for seed in (1, 2))
+    equal(inner(delta, F.rotate(w)), inner(F.rotate(delta), w), delta, w)
+    assert torch.equal(F.rotate(F.rotate(w)), w)
+
+
+@pytest.mark.parametrize("case", [case for case in CONNECT if case.op == "scatter_kernels"], ids=str)
+def test_scatter_and_gather(case: Case, device: str) -> None:
+    """<delta, scatter(weight)> = <gather(delta), weight>"""
+    weight, index, maps = case.inputs(device)
+    weight = weight.detach()
+    w = F.scatter_kernels(weight, index, maps)
+    delta = random_like(w)
+    equal(inner(delta, w), inner(F.gather_kernels(delta, index), weight), delta, weight)
 
 
 @pytest.mark.parametrize("case", [c for c in PAD if c.kwargs["mode"] == "constant" or "-" not in c.name], ids=str)
