@@ -2,7 +2,7 @@
 
 sigmoid  y = 1 / (1 + exp(-x))   dy/dx = exp(-x) / (1 + exp(-x))^2 = y (1 - y)           (lecture 004, eq. 4.4)
 tanh     y = tanh x              dy/dx = 1 - y^2
-relu     y = max(x, 0)           dy/dx = [y > 0], and 0 at x = 0 as in PyTorch
+relu     y = max(x, 0)           dy/dx = [y > 0] = sign(y), and 0 at x = 0 as in PyTorch
 
 dL/dx = delta phi'(x), elementwise (lecture 003, eq. 3.2). This product is itself a map of delta and y, with a
 derivative by each, so it is a rule of its own: the Slope. Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
@@ -160,7 +160,7 @@ class ReLUDual(ReLU):
         return run(ReLUSlope, dx, y)
 
 
-class ReLUSlope(Rule):
+class ReLUSlope(ElementwiseRule):
     """dx = delta [y > 0]. By delta: eps [y > 0], the same map. By y: nothing, the slope is constant on each side."""
 
     @staticmethod
@@ -172,6 +172,10 @@ class ReLUSlope(Rule):
         _, y = inputs
         ctx.save_for_backward(y)
         ctx.save_for_forward(y)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], delta: Tensor, y: Tensor) -> tuple[Tensor, int]:
+        return run(ReLUSlope, *batch_first(info, in_dims, delta, y)), 0
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:

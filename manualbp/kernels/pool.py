@@ -43,10 +43,14 @@ def window_mean(x: Tensor, g: Geometry, count_include_pad: bool, override: int |
 def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
     """Each delta, divided as in `window_mean`, added to every pixel of its window: [N, C, H, W]."""
     (H, W), (P, Q), (s, t), (top, left) = g.x_size, g.w_size, g.stride, g.padding
-    C, I, J = delta.shape[1:]
+    C = delta.shape[1]
     share = delta / _divisor(delta, g, count_include_pad, override)
-    if (s, t) == (P, Q) and delta.shape[0] > 0:  # the windows tile the image: upsample
-        dx = F.interpolate(share, (I * P, J * Q), mode="nearest")
+    if (P % s, Q % t) == (0, 0) and delta.shape[0] > 0:
+        # Windows overlap by whole blocks of s x t pixels: add up by blocks, r x q of them a window, and upsample.
+        r, q = P // s, Q // t
+        if (r, q) != (1, 1):
+            share = F.avg_pool2d(F.pad(share, (q - 1, q - 1, r - 1, r - 1)), (r, q), 1, divisor_override=1)
+        dx = F.interpolate(share, (share.shape[2] * s, share.shape[3] * t), mode="nearest")
     else:  # full convolution with a box, which is its own rotation
         dx = F.conv_transpose2d(share, delta.new_ones(C, 1, P, Q), None, g.stride, groups=C)
     return F.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))

@@ -16,6 +16,7 @@ LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
+Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
@@ -54,11 +55,22 @@ def build_parser() -> ArgumentParser:
         choices=["sigmoid", "tanh", "relu"],
         help="(default: the lecture's; relu for block, else sigmoid)",
     )
-    add("--pooling", choices=["max", "avg"], help="(default: the lecture's; avg for caltech, else max)")
+    add(
+        "--pooling",
+        choices=["max", "avg", "avg-max"],
+        help="avg-max: the first avg, the second max (default: the lecture's; avg for caltech, else max)",
+    )
     add("--epochs", metavar="N", type=PositiveInt, help=f"passes over the training images (default: {epochs})")
     add("--batch-size", metavar="N", type=PositiveInt, default=128, help="images a step (default: 128)")
     add("--lr", metavar="RATE", type=Rate, help=f"highest learning rate, then falling to zero (default: {rates})")
     add("--optimizer", choices=list(LEARNING_RATES), default="sgd", help="sgd has momentum 0.9 (default: sgd)")
+    add(
+        "--label-smoothing",
+        metavar="SHARE",
+        type=Share,
+        default=0.0,
+        help="of the target that goes to all classes alike (default: 0)",
+    )
     add("--precision", choices=PRECISIONS, default="32-true", help="of the arithmetic (default: 32-true)")
     add("--devices", metavar="N", default="auto", help="how many, or which, as in 0,2 (default: auto)")
     add("--strategy", metavar="NAME", default="auto", help="of Lightning for more devices, as ddp (default: auto)")
@@ -88,8 +100,19 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
         kept = read_checkpoint(options.resume)["run"]["options"]
         parser.set_defaults(kept)
         options = parser.parse_args(argv)
-        for name in ("data", "network", "activation", "pooling", "batch_size", "lr", "optimizer", "precision", "seed"):
-            before = kept.get(name)  # older checkpoints lack newer options
+        for name in (
+            "data",
+            "network",
+            "activation",
+            "pooling",
+            "batch_size",
+            "lr",
+            "optimizer",
+            "label_smoothing",
+            "precision",
+            "seed",
+        ):
+            before = kept.get(name, parser.get_defaults()[name])  # older checkpoints lack newer options
             if options[name] != before:
                 made_with = "the default" if before is None else before
                 raise UserError(

@@ -17,6 +17,8 @@ from manualbp.training import UserError
 from manualbp.training.sources import Files, Images, Source, split
 
 VALIDATION = 0.1  # of the training images, for choosing the best checkpoint
+# Natural logarithm of the scale, angle in radians, shifts in halves of the image.
+WARP = torch.tensor([[0.15], [0.1], [0.25], [0.25]])
 Batch = tuple[Tensor, Tensor]  # images (n, channels, height, width) uint8, labels (n,) int64
 
 
@@ -89,7 +91,7 @@ class ImageData(pl.LightningDataModule):
             return batch
         position = trainer.global_step * trainer.world_size + trainer.global_rank
         generator = torch.Generator().manual_seed((self.seed << 31) + position)
-        return augment(batch[0], self.source.mirror, generator), batch[1]
+        return (warp if self.source.warp else augment)(batch[0], self.source.mirror, generator), batch[1]
 
 
 def as_it_is(batch: Any) -> Any:
@@ -111,6 +113,21 @@ def augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
         return x
     mirrored = (torch.rand(n, 1, 1, 1, generator=generator) < 0.5).to(x.device)
     return torch.where(mirrored, x.flip(3), x)
+
+
+def warp(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
+    """Every image of x scaled by up to 15 %, turned by up to 0.1 and shifted by up to an eighth; half mirrored.
+
+    Its own mirror image stands where it leaves. (torchvision's v2.RandomAffine has black there.)
+    """
+    n = len(x)
+    scale, angle, right, down = ((2 * torch.rand(4, n, generator=generator) - 1) * WARP).unbind()
+    scale, sign = scale.exp(), torch.where((torch.rand(n, generator=generator) < 0.5) & mirror, -1.0, 1.0)
+    rows = [sign * angle.cos(), -angle.sin(), right / scale], [sign * angle.sin(), angle.cos(), down / scale]
+    matrix = scale.view(n, 1, 1) * torch.stack([torch.stack(row, 1) for row in rows], 1)
+    grid = F.affine_grid(matrix.to(x.device), list(x.shape), align_corners=False)
+    warped = F.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
+    return warped.round().to(x.dtype)
 
 
 def statistics(part: Part) -> Batch:

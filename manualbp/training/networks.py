@@ -13,11 +13,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from manualbp.nn import ConnectedConv2d, random_connections
+from manualbp.nn import random_connections
 from manualbp.training import UserError
 
 ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "ReLU"}
-POOLINGS = {"max": "MaxPool2d", "avg": "AvgPool2d"}
+POOLINGS = {  # of the first and the second one
+    "max": ("MaxPool2d", "MaxPool2d"),
+    "avg": ("AvgPool2d", "AvgPool2d"),
+    "avg-max": ("AvgPool2d", "MaxPool2d"),
+}
 
 # What gives back to the signal what an activation takes from it, about. The slope of a sigmoid is 1/4 at most: with
 # torch.nn's default all sigmoids start near 1/2, every image looks the same, and the network stays there for epochs.
@@ -39,15 +43,15 @@ def lecture004(
     Raises: UserError where an image is smaller than 4 x 4, of which two poolings leave nothing.
     """
     channels, height, width = at_least_4x4("lecture004", shape)
-    f, pool = getattr(layers, ACTIVATIONS[activation]), getattr(layers, POOLINGS[pooling])
+    f, (pool1, pool2) = getattr(layers, ACTIVATIONS[activation]), poolings(layers, pooling)
     network = torch.nn.Sequential(
         OrderedDict(
             g1=layers.Conv2d(channels, 32, kernel_size=5, padding=2),
             f1=f(),
-            pool1=pool(2),
+            pool1=pool1(2),
             g2=layers.Conv2d(32, 64, kernel_size=5, padding=2),
             f2=f(),
-            pool2=pool(2),
+            pool2=pool2(2),
             flatten=torch.nn.Flatten(),
             W1=layers.Linear(64 * (height // 4) * (width // 4), 256),
             f3=f(),
@@ -70,15 +74,15 @@ def block(
     Shapes: as `lecture004`. Raises: UserError where an image is smaller than 4 x 4.
     """
     channels, height, width = at_least_4x4("block", shape)
-    phi, pool = getattr(layers, ACTIVATIONS[activation]), getattr(layers, POOLINGS[pooling])
+    phi, (pool1, pool2) = getattr(layers, ACTIVATIONS[activation]), poolings(layers, pooling)
     network = torch.nn.Sequential(
         OrderedDict(
             w1=layers.TrueConv2d(channels, 32, kernel_size=3, padding=1),
             phi1=phi(),
-            pool1=pool(2),
+            pool1=pool1(2),
             w2=layers.TrueConv2d(32, 64, kernel_size=3, padding=1),
             phi2=phi(),
-            pool2=pool(2),
+            pool2=pool2(2),
             flatten=torch.nn.Flatten(),
             W=layers.Linear(64 * (height // 4) * (width // 4), classes),
         )
@@ -135,23 +139,37 @@ def caltech(
     if shape != (1, 83, 83):
         size = " x ".join(map(str, shape))
         raise UserError(f"--network caltech: images of {size}, it needs 1 x 83 x 83, as --data caltech101 has them")
-    f, pool = getattr(layers, ACTIVATIONS[activation]), getattr(layers, POOLINGS[pooling])
+    f, (pool1, pool2) = getattr(layers, ACTIVATIONS[activation]), poolings(layers, pooling)
     network = torch.nn.Sequential(
         OrderedDict(
             conv1=layers.Conv2d(1, 64, kernel_size=9),
             f1=f(),
-            pool1=pool(10, stride=5),
+            pool1=pool1(10, stride=5),
             conv2=layers.ConnectedConv2d(64, 256, 9, random_connections(64, 256, fan_in=16)),
             f2=f(),
-            pool2=pool(6),
+            pool2=pool2(6),
             flatten=torch.nn.Flatten(),
             W=layers.Linear(256, classes),
         )
     )
-    for name in ("conv1", "conv2"):
-        initialise(network.get_submodule(name), GAINS[activation])
-    initialise(network.get_submodule("W"))
+    normal(network, "W", 256)
+    if activation != "sigmoid":
+        normal(network, "conv1", 81, GAINS[activation])
+        normal(network, "conv2", 16 * 81, GAINS[activation])
+    else:
+        # About its middle a sigmoid is odd, and the mean over a window loses what rises and falls in it. One that
+        # starts far below its middle rectifies, as a ReLU does: biases of -1 and -1/2 standard deviations of v.
+        normal(network, "conv1", 81, 6.0, bias=-6.0)
+        normal(network, "conv2", 16 * 81, 20.0, bias=-3.0)
+        conv2 = network.get_submodule("conv2")
+        with torch.no_grad():  # the maps of pool1 are about 0.2 in the mean, and each kernel's share of that goes off
+            of_kernel = conv2.get_parameter("weight").sum((1, 2))
+            conv2.get_parameter("bias").index_add_(0, conv2.get_buffer("index") // 64, of_kernel, alpha=-0.2)
     return network
+
+
+def poolings(layers: ModuleType, pooling: str) -> list[type[torch.nn.Module]]:
+    return [getattr(layers, name) for name in POOLINGS[pooling]]
 
 
 def at_least_4x4(network: str, shape: Shape) -> Shape:
@@ -162,18 +180,16 @@ def at_least_4x4(network: str, shape: Shape) -> Shape:
 
 
 def initialise(layer: torch.nn.Module, gain: float = 1.0) -> None:
-    """Biases to zero, weights to normal numbers that keep the size of a signal and of its gradient in balance.
-
-    torch.nn.init.xavier_normal_: gain sqrt(2 / (fan-in + fan-out)); with a connection table the mean number of
-    connections of a map counts, on either side.
-    """
-    weight = layer.get_parameter("weight")
+    """Weights by torch.nn.init.xavier_normal_, biases zero."""
+    torch.nn.init.xavier_normal_(layer.get_parameter("weight"), gain)
     torch.nn.init.zeros_(layer.get_parameter("bias"))
-    if isinstance(layer, ConnectedConv2d):
-        fans = weight.numel() / layer.out_channels + weight.numel() / layer.in_channels
-        torch.nn.init.normal_(weight, 0, gain * sqrt(2 / fans))
-    else:
-        torch.nn.init.xavier_normal_(weight, gain)
+
+
+def normal(network: torch.nn.Module, name: str, fan_in: int, gain: float = 1.0, bias: float = 0.0) -> None:
+    """Weights of a layer normal, gain / sqrt(fan_in), biases `bias`."""
+    layer = network.get_submodule(name)
+    torch.nn.init.normal_(layer.get_parameter("weight"), 0, gain / sqrt(fan_in))
+    torch.nn.init.constant_(layer.get_parameter("bias"), bias)
 
 
 class SquaredError(torch.nn.Module):
@@ -199,6 +215,6 @@ NETWORKS: dict[str, Callable[..., torch.nn.Sequential]] = {
 }
 
 
-def loss_of(network: str, layers: ModuleType) -> torch.nn.Module:
+def loss_of(network: str, layers: ModuleType, label_smoothing: float) -> torch.nn.Module:
     """The squared error of lecture 003 for its perceptron, else the cross-entropy of lectures 001 and 004."""
-    return SquaredError(layers) if network == "mlp" else layers.CrossEntropyLoss()
+    return SquaredError(layers) if network == "mlp" else layers.CrossEntropyLoss(label_smoothing=label_smoothing)

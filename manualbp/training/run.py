@@ -28,7 +28,7 @@ from manualbp.training.sources import SOURCES
 LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": autograd}
 KEPT = (
     *("data", "data_dir", "network", "activation", "pooling", "epochs", "batch_size", "lr", "optimizer"),
-    *("precision", "seed", "backward"),
+    *("label_smoothing", "precision", "seed", "backward"),
 )
 
 
@@ -43,6 +43,8 @@ def run(options: Namespace, config: str) -> None:
         raise UserError(f"argument --network: {options.network} is unknown, choose from {', '.join(NETWORKS)}")
     if options.network == "mlp" and options.pooling is not None:
         raise UserError(f"argument --pooling: {options.pooling}, but --network mlp has no pooling: leave it out")
+    if options.network == "mlp" and options.label_smoothing:
+        raise UserError("argument --label-smoothing: --network mlp has the squared error, without any: leave it out")
     best = BestCheckpoint()
     trainer = build_trainer(options, best)
     # In the process that was started first, before it starts one for every other device: they find the download.
@@ -113,7 +115,7 @@ def build(options: Namespace, data: ImageData) -> Classifier:
     network = NETWORKS[options.network](layers, data.shape, len(data.classes), **kinds)
     # Plain values only: a checkpoint must load with torch.load(weights_only=True).
     kept = {name: plain(options[name]) for name in KEPT}
-    return Classifier(network, loss_of(options.network, layers), data, kept)
+    return Classifier(network, loss_of(options.network, layers, options.label_smoothing), data, kept)
 
 
 def plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageStat
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -26,14 +26,19 @@ from manualbp.training import UserError
 HELD_BYTES = 4 << 30  # image sets up to this size are decoded once, larger ones in every epoch
 LONGEST_SIDE = 64  # of an image in a folder tree: photographs are scaled down to it
 CALTECH_TRAIN = 30  # images of a category, as is usual in the literature
+CALTECH_SIZE = (83, 83)  # lecture 001, eq. 1.2
 GREY, COLOUR = ("1", "L"), ("RGB", "P", "CMYK", "YCbCr")  # Pillow's modes
 
 
 class Files:
-    """Image files read on demand: `files[indices]` is a uint8 tensor (n, channels, height, width)."""
+    """Image files read on demand: `files[indices]` is a uint8 tensor (n, channels, height, width).
 
-    def __init__(self, paths: Sequence[str], channels: int, size: tuple[int, int], any_mode: bool = False) -> None:
-        self.paths, self.channels, self.size, self.any_mode = list(paths), channels, size, any_mode
+    They must be grey or colour as `channels` says, and are cropped to the proportions of `size`; with `any_kind` they
+    are converted, padded to these proportions by their mean, and brought to one brightness and contrast.
+    """
+
+    def __init__(self, paths: Sequence[str], channels: int, size: tuple[int, int], any_kind: bool = False) -> None:
+        self.paths, self.channels, self.size, self.any_kind = list(paths), channels, size, any_kind
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,13 +53,23 @@ class Files:
 
     def read(self, path: str) -> Tensor:
         image = open_image(path)
-        if not self.any_mode and channels_of(image, path) != self.channels:
+        if channels_of(image, path) != self.channels and not self.any_kind:
             wanted = "grey" if self.channels == 1 else "colour"
             raise UserError(f"{path}: has mode {image.mode}, while the first training image is {wanted}: convert it")
         image = image.convert("L" if self.channels == 1 else "RGB")
-        if image.size != self.size:
+        if self.any_kind:
+            mean = tuple(round(channel) for channel in ImageStat.Stat(image).mean)
+            image = ImageOps.pad(image, self.size, Image.Resampling.BICUBIC, color=mean)
+        elif image.size != self.size:
             image = ImageOps.fit(image, self.size, Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image).reshape(self.size[1], self.size[0], -1)).permute(2, 0, 1)
+        pixels = np.array(image).reshape(self.size[1], self.size[0], -1)
+        return torch.from_numpy(standardised(pixels) if self.any_kind else pixels).permute(2, 0, 1)
+
+
+def standardised(pixels: np.ndarray) -> np.ndarray:
+    """The image with mean 128 and standard deviation 50, clipped to 0 ... 255: its lighting does not matter."""
+    z = (pixels - pixels.mean()) / max(pixels.std(), 1.0)
+    return (128 + 50 * z).round().clip(0, 255).astype(np.uint8)
 
 
 Images = Tensor | Files
@@ -67,6 +82,7 @@ class Source(NamedTuple):
     test: tuple[Images, Tensor]
     classes: list[str]
     mirror: bool  # whether a mirrored image is still one of its class: not so for writing
+    warp: bool = False  # whether training images are scaled and turned a little, too
     average: Literal["micro", "macro"] = "micro"  # of the accuracy: "micro" over images, "macro" over classes
 
 
@@ -99,7 +115,7 @@ def cifar10(directory: Path) -> Source:
 
 
 def caltech101(directory: Path) -> Source:
-    """Caltech-101 at 64 x 64: 30 training images a category, the rest for the test, without the background class."""
+    """Caltech-101 at 83 x 83, grey, as in lecture 001, without the background class: 30 training images a category."""
     # torchvision's class downloads; it does not read, as it wants the background class, scipy and unbroken numbering.
     root = directory / "caltech101" / "101_ObjectCategories"
     if not root.is_dir():
@@ -113,11 +129,10 @@ def caltech101(directory: Path) -> Source:
         if len(of_class) <= CALTECH_TRAIN:
             raise UserError(f"{root / name}: {len(of_class)} images, more than {CALTECH_TRAIN} are needed")
     parts = torch.cat([c[:CALTECH_TRAIN] for c in by_class]), torch.cat([c[CALTECH_TRAIN:] for c in by_class])
-    size = (LONGEST_SIDE, LONGEST_SIDE)
     train, test = (
-        (hold(Files([paths[i] for i in part.tolist()], 3, size, any_mode=True)), labels[part]) for part in parts
+        (hold(Files([paths[i] for i in part.tolist()], 1, CALTECH_SIZE, any_kind=True)), labels[part]) for part in parts
     )
-    return Source(train, test, classes, mirror=True, average="macro")
+    return Source(train, test, classes, mirror=True, warp=True, average="macro")
 
 
 def folder(directory: Path) -> Source:

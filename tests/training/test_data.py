@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from manualbp.training import UserError, sources
-from manualbp.training.data import ImageData, augment
+from manualbp.training.data import ImageData, augment, warp
 from tests.training import files
 
 
@@ -46,10 +46,18 @@ def test_cifar10_from_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_caltech101_takes_thirty_images_of_a_category(tmp_path: Path) -> None:
     source = sources.caltech101(files.caltech101(tmp_path))
     assert source.classes == ["Faces", "ant"]
-    assert source.train[0].shape == (60, 3, 64, 64)
+    assert source.train[0].shape == (60, 1, 83, 83)
     assert torch.bincount(source.train[1]).tolist() == [30, 30]
     assert torch.bincount(source.test[1]).tolist() == [2, 2]
     assert source.average == "macro"
+    assert source.mirror
+    assert source.warp
+    images = source.train[0][torch.arange(60)].double()
+    assert (images.mean((1, 2, 3)) - 128).abs().max() < 3
+    assert (images.std((1, 2, 3)) - 50).abs().max() < 10
+    # 12 to 16 x 10 pixels: padded above and below by the image's mean.
+    assert images[:, :, (0, 82)].std() < 3
+    assert images[:, :, 41].std() > 20
     again = sources.caltech101(tmp_path)
     every = torch.arange(60)
     assert torch.equal(again.train[0][every], source.train[0][every])
@@ -134,3 +142,33 @@ def test_augmentation_shifts_by_an_eighth_and_mirrors_half(mirror: bool) -> None
     assert set(rows.tolist()) == {6, 7, 8, 9, 10}
     assert set(columns.tolist()) == ({1, 2, 3, 4, 5, 6} if mirror else {1, 2, 3})
     assert abs((columns > 3).float().mean() - (0.5 if mirror else 0)) < 0.1
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_warping_scales_turns_shifts_and_mirrors_a_little(mirror: bool) -> None:
+    """Where the middle of an image and a point to the right of it come to lie."""
+    n, size, right = 400, 65, 16
+    x = torch.zeros(n, 1, size, size, dtype=torch.uint8)
+    x[::2, :, 30:35, 30:35] = 250
+    x[1::2, :, 30:35, 30 + right : 35 + right] = 250
+    pairs = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    middle, point = (warp(x[i::2].repeat_interleave(2, 0), mirror, pairs[i]) for i in (0, 1))
+    assert middle.dtype == torch.uint8
+    assert middle.shape == x.shape
+
+    def place(y: torch.Tensor) -> torch.Tensor:
+        weight = y.double().squeeze(1)
+        at = torch.arange(size, dtype=torch.float64)
+        return torch.stack([(weight.sum(2) * at).sum(1), (weight.sum(1) * at).sum(1)], 1) / weight.sum((1, 2))[:, None]
+
+    at, between = place(middle) - 32, place(point) - place(middle)
+    assert 6 < at.abs().max() < 8 * 1.2 * 1.1  # an eighth of 65, scaled and turned
+    length, angle = between.norm(dim=1) / right, torch.atan2(between[:, 0], between[:, 1].abs())
+    assert 0.84 < length.min() < 0.9 < 1.1 < length.max() < 1.18
+    assert 0.08 < angle.abs().max() < 0.12
+    assert abs((between[:, 1] < 0).double().mean() - (0.5 if mirror else 0)) < 0.1
+
+
+def test_warping_leaves_no_black() -> None:
+    x = torch.full((50, 1, 20, 20), 200, dtype=torch.uint8)
+    assert (warp(x, True, torch.Generator().manual_seed(0)) == 200).all()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import manualbp.nn
-from manualbp.training import UserError
-from manualbp.training.networks import NETWORKS, lecture004
+from manualbp.training import UserError, autograd
+from manualbp.training.networks import ACTIVATIONS, NETWORKS, POOLINGS, SquaredError, block, caltech, lecture004, mlp
 
 
 @pytest.mark.parametrize("layers", [torch.nn, manualbp.nn])
@@ -35,14 +35,57 @@ def test_lecture004_refuses_images_of_which_pooling_leaves_nothing() -> None:
         lecture004(torch.nn, (1, 3, 9), 7)
 
 
+def shape_for(name: str) -> tuple[int, int, int]:
+    return (1, 83, 83) if name == "caltech" else (1, 8, 8)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_both_backwards_start_from_the_same_weights(name: str) -> None:
     states = []
-    for layers in (torch.nn, manualbp.nn):
+    for layers in (autograd, manualbp.nn):
         torch.manual_seed(3)
-        states.append(NETWORKS[name](layers, (1, 8, 8), 10).state_dict())
+        states.append(NETWORKS[name](layers, shape_for(name), 10).state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_are_of_the_kinds_asked_for(name: str) -> None:
+    for layers in (autograd, manualbp.nn):
+        for activation, of_class in ACTIVATIONS.items():
+            network = NETWORKS[name](layers, shape_for(name), 10, activation)
+            kinds = {type(layer) for layer in network}
+            assert kinds & {getattr(layers, other) for other in ACTIVATIONS.values()} == {getattr(layers, of_class)}
+        for pooling, pools in POOLINGS.items() if name != "mlp" else ():
+            network = NETWORKS[name](layers, shape_for(name), 10, pooling=pooling)
+            assert tuple(type(layer).__name__ for layer in network if "Pool" in type(layer).__name__) == pools
+
+
+def test_the_block_is_of_true_convolution_relu_and_pooling() -> None:
+    names = [type(layer).__name__ for layer in block(manualbp.nn, (3, 32, 32), 10)]
+    assert names == [*["TrueConv2d", "ReLU", "MaxPool2d"] * 2, "Flatten", "Linear"]
+    assert block(manualbp.nn, (3, 9, 14), 7)(torch.rand(2, 3, 9, 14)).shape == (2, 7)
+
+
+def test_the_perceptron_starts_near_the_mean_of_its_targets() -> None:
+    torch.manual_seed(0)
+    yhat = mlp(manualbp.nn, (1, 8, 8), 10)(torch.randn(64, 1, 8, 8))
+    assert 0.05 < yhat.mean() < 0.2
+
+
+@pytest.mark.parametrize("layers", [autograd, manualbp.nn])
+def test_squared_error_is_equation_3_1(layers: ModuleType) -> None:
+    yhat = torch.tensor([[0.5, 0.1, 0.2], [0.0, 0.3, 1.0]], requires_grad=True)
+    loss = SquaredError(layers)(yhat, torch.tensor([0, 1]))
+    torch.testing.assert_close(loss.item(), (0.5**2 + 0.1**2 + 0.2**2 + 0.7**2 + 1) / 2 / 2)
+    loss.backward()
+    torch.testing.assert_close(yhat.grad, torch.tensor([[-0.5, 0.1, 0.2], [0.0, -0.7, 1.0]]) / 2)
+
+
+@pytest.mark.parametrize("shape", [(3, 83, 83), (1, 64, 64)])
+def test_the_caltech_network_takes_the_lectures_images_only(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(UserError, match=f"images of {shape[0]} x {shape[1]} x {shape[2]}, it needs 1 x 83 x 83"):
+        caltech(manualbp.nn, shape, 101)
 
 
 def test_sigmoids_start_neither_dead_nor_all_alike() -> None:

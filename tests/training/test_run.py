@@ -79,14 +79,30 @@ def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_backwards_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+CALTECH = ("--data", "caltech101", "--data-dir", "caltech", "--batch-size", "8", "--lr", "0.01")
+
+
+@pytest.mark.parametrize(
+    ("network", "steps", "arguments"),
+    [
+        ("lecture004", 55, ()),
+        ("lecture004", 55, ("--activation", "relu", "--pooling", "avg", "--lr", "0.01")),
+        ("block", 55, ("--lr", "0.05")),
+        ("mlp", 55, ("--activation", "tanh")),
+        ("caltech", 35, CALTECH),
+    ],
+)
+def test_backwards_agree(network: str, steps: int, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    files.caltech101(tmp_path / "caltech")
     losses = []
     for backward in ("manualbp", "torch"):
-        assert main(["--epochs", "5", "--backward", backward, "--output-dir", backward]) == 0
-        with open(f"{backward}/digits-lecture004/version_0/metrics.csv") as file:
+        options = ["--epochs", "5", "--backward", backward, "--output-dir", backward, "--network", network]
+        assert main([*options, *arguments]) == 0
+        (metrics,) = Path(backward).glob("*/version_0/metrics.csv")
+        with open(metrics) as file:
             losses.append([float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]])
-    assert len(losses[0]) == 55
-    assert losses[0][-1] < losses[0][0] - 0.1
+    assert len(losses[0]) == steps
+    assert sum(losses[0][-5:]) < sum(losses[0][:5])
     assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 1e-3
 
 
@@ -144,6 +160,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
     assert len(b["run"]["history"]) == 60
     assert last.read_bytes() == kept
     assert {path.name for path in resumed.iterdir()} >= PRODUCTS
+
+
+def test_kinds_are_kept_and_cannot_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--epochs", "1", "--network", "block", "--activation", "tanh"]) == 0
+    last = "runs/digits-block/version_0/last.ckpt"
+    assert main(["--resume", last, "--epochs", "2"]) == 0
+    assert "Tanh" in capsys.readouterr().out
+    assert main(["--resume", last, "--epochs", "2", "--activation", "relu"]) == 2
+    assert "--activation: relu" in capsys.readouterr().err
 
 
 def test_a_run_is_made_longer(finished: Path) -> None:
