@@ -6,13 +6,13 @@ and its ratio to torch.nn in its default memory format.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
 
 import manualbp.nn
+from benchmarks.timing import in_turns
 from manualbp.training.networks import lecture004
 
 VARIANTS: dict[str, tuple[ModuleType, torch.memory_format]] = {
@@ -57,13 +57,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, median of {options.rounds} steps")
     for dtype in (torch.float32, torch.bfloat16):
         steps = {name: training_step(*how, x, t, dtype) for name, how in VARIANTS.items()}
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for round_ in range(options.rounds + 3):
-            for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                if round_ >= 3:  # the first ones warm up
-                    times[name].append(1000 * (time.perf_counter() - start))
+        times = in_turns(steps, options.rounds)
         base = statistics.median(times["torch.nn, default"])
         print("float32" if dtype == torch.float32 else "autocast to bfloat16")
         for name, taken in times.items():

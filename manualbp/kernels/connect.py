@@ -8,7 +8,8 @@ from torch import Tensor
 
 def scatter(weight: Tensor, index: Tensor, O: int, C: int) -> Tensor:
     """Each kernel added at its place, zeros elsewhere."""
-    return weight.new_zeros(O * C, *weight.shape[1:]).index_add(0, index, weight).unflatten(0, (O, C))
+    w = weight.new_zeros(O * C, *weight.shape[1:]).index_add_(0, index, weight)
+    return w.view(O, C, *weight.shape[1:])
 
 
 def gather(w: Tensor, index: Tensor) -> Tensor:
