@@ -147,7 +147,8 @@ def correlate(x: Tensor, w: Tensor, stride: Size = 1, padding: Size = 0, dilatio
     x [N, C, H, W], w [O, C / groups, P, Q] of one real dtype -> [N, O, I, J] with
     I = floor((H + 2 padding - dilation (P - 1) - 1) / stride) + 1. Kept for backward: x if the gradient of w is asked
     for, w if that of x is. Raises ValueError for shapes, strides ... that do not fit, TypeError for complex numbers.
-    Source: lecture 002, eq. 2.2, without the rotation; derivation at the head of this file.
+    Source: lecture 002, eq. 2.2, without the rotation; with hand-made kernels (blur, edges) lecture 004, eq. 4.9;
+    derivation at the head of this file.
     """
     same_kind("correlate", x=x, w=w)
     _images("correlate", "x", x)
@@ -236,7 +237,7 @@ def conv2d(
     "valid" (none), or "same" (H and W stay; stride must be 1; an odd pixel is added below and on the right).
     Kept for backward: input if the gradient of weight is asked for, weight if that of input is; nothing for bias.
     Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
-    Source: lecture 002, eq. 2.1-2.4; lecture 004, eq. 4.6 and 4.7; derivation at the head of this file.
+    Source: lecture 002, eq. 2.2, 2.3 and 2.4; lecture 004, eq. 4.6 and 4.7; derivation at the head of this file.
     """
     x, w, b = low_precision(input, weight, bias)
     same_kind("conv2d", input=x, weight=w, bias=b)

@@ -3,7 +3,7 @@
 cross-entropy  L = -sum_c y_c log yhat_c with yhat = softmax(z)        (lecture 004, eq. 4.2; lecture 001, eq. 1.8)
                dL/dyhat_c = -y_c / yhat_c and dyhat_c/dz_k = yhat_c ([c = k] - yhat_k), so
                dL/dz_k = sum_c -y_c ([c = k] - yhat_k) = yhat_k sum_c y_c - y_k
-               which is yhat - y where y sums to 1 (4.2), and yhat - [k = t] for the class t
+               which is yhat - y where y sums to 1 (4.2; in numbers 4.3), and yhat - [k = t] for the class t
 nll            L = -v_t for the log-probability v of the class t, so dL/dv_c = -[c = t]
 squared error  l = (x - t)^2, dl/dx = 2 (x - t), dl/dt = -2 (x - t)    (lecture 003, eq. 3.1, without its 1/2)
 

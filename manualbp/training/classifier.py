@@ -22,6 +22,9 @@ WARM_UP = 0.05  # of all steps
 class Classifier(pl.LightningModule):
     """Trains `network` (images to class scores) under `loss` (scores and labels to a number).
 
+    Each step is the summary of lecture 002, eq. 2.5: forward, error, local gradients, update; with `sgd` the update is
+    lecture 003, eq. 3.5 (and lecture 001, eq. 1.8), with momentum.
+
     A checkpoint also holds the pixel statistics of the training images and, under "run", what is needed to go on:
     `options` (of the command line, plain values), `shape` (of an image), `classes` (their names) and `history` (the
     figures of every epoch from the first, also after a resume). After a test `confusion_counts` has a row for each

@@ -48,7 +48,10 @@ def confusion(counts: Tensor, classes: Sequence[str], title: str, path: Path) ->
 
 
 def filters(weight: Tensor, shape: tuple[int, int, int], title: str, path: Path) -> None:
-    """Kernels (maps, channels, height, width) as images; of a fully connected layer, its rows in the image's shape."""
+    """Learned kernels (maps, channels, height, width) as images (lecture 004, eq. 4.9).
+
+    Of a fully connected layer they are its rows in the image's shape.
+    """
     w = weight.detach().float().cpu()
     w = w.view(-1, *shape) if w.dim() == 2 else w
     if w.shape[1] != 3:  # grey, and the maps of a deeper layer one after the other

@@ -94,7 +94,7 @@ def block(
 
 
 def mlp(layers: ModuleType, shape: Shape, classes: int, activation: str = "sigmoid") -> torch.nn.Sequential:
-    """The multilayer perceptron of lecture 003, four layers of units: its delta rule is eq. 3.2 to 3.4.
+    """The multilayer perceptron of lecture 003, four layers of units: its delta rule is eq. 3.2, 3.3 and 3.4.
 
         a1 = x;  z2 = W1 a1 + b1;  a2 = f(z2);  z3 = W2 a2 + b2;  a3 = f(z3);  z4 = W3 a3 + b3;  yhat = a4 = f(z4)
 
@@ -127,10 +127,10 @@ def mlp(layers: ModuleType, shape: Shape, classes: int, activation: str = "sigmo
 def caltech(
     layers: ModuleType, shape: Shape, classes: int, activation: str = "sigmoid", pooling: str = "avg"
 ) -> torch.nn.Sequential:
-    """The network of lecture 001, eq. 1.1 to 1.3, spoken for Caltech-101 and its 101 categories.
+    """The network of lecture 001, eq. 1.2 (layers as in eq. 1.1), spoken for Caltech-101 and its 101 categories.
 
         x 1 of 83x83 -> 9x9 convolution, f: 64 of 75x75 -> pooling 10x10, stride 5: 64 of 14x14
-          -> 9x9 convolution, each map of a random 16 of the 64, f: 256 of 6x6 -> pooling 6x6: 256 numbers -> z
+          -> 9x9 convolution, each map of a random 16 (eq. 1.3), f: 256 of 6x6 -> pooling 6x6: 256 numbers -> z
 
     The connection table is drawn from PyTorch's global random generator, as the weights are.
 

@@ -1,128 +1,127 @@
-"""Lecture 003 (A. N. Rajagopalan, lecture 15): the multilayer perceptron and the delta rule. Formulas 3.1 to 3.5.
+"""Lecture 003, Modern Computer Vision, lecture 15: each row of the digest, its test named by its number.
 
-In the lecture's own sizes, 3 units in layer 3 and 2 in layer 4, with its letters: z4 = W3 a3 + b3, a = f(z), yhat = a4,
-delta = dL/dz; f is the sigmoid. Sums over elements are written in plain Python, matrices are the package's.
+Letters: z_{l+1} = W_l a_l + b_l and a_l = f(z_l) the units of layer l, W_l from layer l to layer l + 1,
+delta_l = dL/dz_l, yhat the last a_l, y what it should be, `.` elementwise. As in the lecture, layer 3 has three units
+and layer 4 has two.
 """
 
-from math import exp
+from fractions import Fraction
+from typing import Any
 
 import torch
-from torch import Tensor
+from sympy import Function, Matrix, diff, expand, symbols
+from torch.autograd import grad
 
 import manualbp.functional as F
-import manualbp.nn
-from manualbp.training import autograd
+from manualbp import nn
+from manualbp.kernels import reference
 from manualbp.training.networks import SquaredError, mlp
-from tests.checks import EXACT, distance, random_like
-
-Z3, B3, Y = [0.3, -1.2, 0.8], [0.1, -0.4], [1.0, 0.0]
-W3 = [[0.5, -0.3, 0.9], [1.1, 0.7, -0.6]]
+from tests.lectures.letters import close
 
 
-def f(z: float) -> float:
-    return 1 / (1 + exp(-z))
+def test_3_1_half_the_squared_error() -> None:
+    """L = 1/2 sum (yhat - y)^2   (lecture 003, eq. 3.1), so dL/dyhat = yhat - y: the 2 cancels.
+
+    yhat = (1/2, 1/4, 1), y = (0, 1, 0): L = 1/2 (1/4 + 9/16 + 1) = 29/32.
+    """
+    yhat = torch.tensor([[0.5, 0.25, 1.0]], requires_grad=True)
+    y = torch.tensor([[0.0, 1.0, 0.0]])
+    for L in (F.mse_loss(yhat, y, reduction="sum") / 2, SquaredError(nn)(yhat, torch.tensor([1]))):
+        assert Fraction(L.item()) == Fraction(29, 32)
+        assert grad(L, yhat)[0].tolist() == [[0.5, -0.75, 1.0]]
 
 
-def slope(z: float) -> float:
-    """f'(z)"""
-    return f(z) * (1 - f(z))
+def test_3_2_the_delta_rule() -> None:
+    """delta_l = (W_l^T delta_{l+1}) . f'(z_l)   (lecture 003, eq. 3.2).
+
+    Unit by unit delta_l[i] = (sum_j delta_{l+1}[j] W_l[j,i]) f'(z_l[i]), such as
+    delta_3[1] = (delta_4[1] W_3[1,1] + delta_4[2] W_3[2,1]) f'(z_3[1]), for any f.
+    """
+    f: Any = Function("f")
+    z3, delta4 = symbols("z1 z2 z3"), symbols("delta1 delta2")
+    W3 = [symbols("W11 W12 W13"), symbols("W21 W22 W23")]
+    [z4] = reference.linear([[f(z) for z in z3]], W3)
+    L = sum(d * z for d, z in zip(delta4, z4, strict=True))  # dL/dz4 = delta4
+    backward: Any = Matrix(W3).T * Matrix(delta4)
+    for i in range(3):
+        slope = diff(f(z3[i]), z3[i])
+        assert diff(L, z3[i]) == expand(sum(delta4[j] * W3[j][i] for j in range(2)) * slope)
+        assert diff(L, z3[i]) == expand(backward[i] * slope)
 
 
-A3 = [f(z) for z in Z3]
-Z4 = [sum(W3[j][i] * A3[i] for i in range(3)) + B3[j] for j in range(2)]
-YHAT = [f(z) for z in Z4]
-DELTA4 = [(YHAT[j] - Y[j]) * slope(Z4[j]) for j in range(2)]
+def test_3_2_the_delta_rule_in_numbers() -> None:
+    """delta_l = (W_l^T delta_{l+1}) . f'(z_l)   (lecture 003, eq. 3.2), f the sigmoid with f' = f (1 - f)."""
+    z3, delta4 = torch.randn(3, requires_grad=True), torch.randn(2)
+    layer = nn.Linear(3, 2)
+    (delta3,) = grad(layer(nn.Sigmoid()(z3)), z3, delta4)
 
-
-def tensor(values: list[float] | list[list[float]]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def by_the_rules() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """L, and z3, W3, b3 with their gradients."""
-    z3, w3, b3 = (tensor(v).requires_grad_() for v in ([Z3], W3, B3))
-    yhat = F.sigmoid(F.linear(F.sigmoid(z3), w3, b3))
-    loss = F.mse_loss(yhat, tensor([Y]), reduction="sum") / 2
-    loss.backward()
-    return loss.detach(), z3, w3, b3
-
-
-def gradient(t: Tensor) -> Tensor:
-    assert t.grad is not None
-    return t.grad
-
-
-def test_3_1_squared_error() -> None:
-    """L = 1/2 sum (yhat - y)^2, so dL/dyhat = yhat - y   (lecture 003, eq. 3.1)"""
-    total = sum((YHAT[j] - Y[j]) ** 2 for j in range(2)) / 2
-    assert abs(by_the_rules()[0] - total) <= EXACT
-    yhat = tensor([YHAT]).requires_grad_()
-    loss = SquaredError(autograd)(yhat, torch.tensor([0]))  # y = [1, 0]
-    loss.backward()
-    assert abs(loss.item() - total) <= EXACT
-    assert distance(gradient(yhat), tensor([[YHAT[j] - Y[j] for j in range(2)]])) <= EXACT
-
-
-def test_3_2_delta_rule() -> None:
-    """delta_l = (W_l^T delta_{l+1}) . f'(z_l); delta_i^3 = sum_j delta_j^4 W_ji^3 f'(z_i^3)   (lecture 003, eq. 3.2)"""
-    by_sums = [sum(DELTA4[j] * W3[j][i] for j in range(2)) * slope(Z3[i]) for i in range(3)]
-    by_matrix = (tensor(W3).T @ tensor(DELTA4)) * tensor([slope(z) for z in Z3])
-    assert distance(by_matrix, tensor(by_sums)) <= EXACT
-    _, z3, _, _ = by_the_rules()
-    assert distance(gradient(z3), tensor([by_sums])) <= EXACT
+    W3, f = layer.weight.tolist(), reference.sigmoid(z3.tolist())
+    by_sums = [sum(delta4[j].item() * W3[j][i] for j in range(2)) * f[i] * (1 - f[i]) for i in range(3)]
+    assert close(delta3, by_sums)
+    assert close(delta3, (layer.weight.T @ delta4) * torch.tensor(f) * (1 - torch.tensor(f)))
 
 
 def test_3_3_weight_gradient_is_an_outer_product() -> None:
-    """dL/dW_l = delta_{l+1} a_l^T; dL/dW_ij^3 = delta_i^4 a_j^3   (lecture 003, eq. 3.3)"""
-    by_elements = [[DELTA4[i] * A3[j] for j in range(3)] for i in range(2)]
-    assert distance(tensor(DELTA4)[:, None] @ tensor(A3)[None], tensor(by_elements)) <= EXACT
-    _, _, w3, _ = by_the_rules()
-    assert distance(gradient(w3), tensor(by_elements)) <= EXACT
+    """dL/dW_l = delta_{l+1} a_l^T, that is dL/dW_l[i,j] = delta_{l+1}[i] a_l[j]   (lecture 003, eq. 3.3)."""
+    a3, delta4 = torch.randn(3), torch.randn(2)
+    layer = nn.Linear(3, 2)
+    (dW3,) = grad(layer(a3), layer.weight, delta4)
+    assert close(dW3, [[delta4[i].item() * a3[j].item() for j in range(3)] for i in range(2)])
+    assert close(dW3, delta4[:, None] @ a3[None, :])
+
+    # Of several images each adds its own.
+    a3, delta4 = torch.randn(5, 3), torch.randn(5, 2)
+    (dW3,) = grad(layer(a3), layer.weight, delta4)
+    assert close(dW3, torch.stack([torch.outer(delta4[n], a3[n]) for n in range(5)]).sum(0))
 
 
-def test_3_3_over_a_batch_outer_products_add_up() -> None:
-    """dL/dW = sum_n delta[n] a[n]^T = delta^T a   (lecture 003, eq. 3.3, for more images than one)"""
-    a, delta = (random_like(torch.empty(4, size, dtype=torch.float64), seed=size) for size in (3, 2))
-    w = tensor(W3).requires_grad_()
-    F.linear(a, w).backward(delta)
-    assert distance(gradient(w), sum((torch.outer(delta[n], a[n]) for n in range(4)), torch.zeros(2, 3))) <= EXACT
+def test_3_4_bias_gradient_is_delta() -> None:
+    """dL/db_l = delta_{l+1}, since dz_{l+1}[i]/db_l[i] = 1   (lecture 003, eq. 3.4)."""
+    a3, delta4 = torch.randn(3), torch.randn(2)
+    layer = nn.Linear(3, 2)
+    (db3,) = grad(layer(a3), layer.bias, delta4)
+    assert torch.equal(db3, delta4)
+
+    a3, delta4 = torch.randn(5, 3), torch.randn(5, 2)
+    (db3,) = grad(layer(a3), layer.bias, delta4)
+    assert close(db3, [sum(delta4[n, i].item() for n in range(5)) for i in range(2)])
 
 
-def test_3_4_bias_gradient() -> None:
-    """dL/db_l = delta_{l+1}   (lecture 003, eq. 3.4)"""
-    _, _, _, b3 = by_the_rules()
-    assert distance(gradient(b3), tensor(DELTA4)) <= EXACT
+def test_3_5_one_step_of_gradient_descent_on_paper() -> None:
+    """theta <- theta - alpha dL/dtheta   (lecture 003, eq. 3.5).
+
+    yhat = W x + b with W = (1/2, -1/4), b = 1/2, x = (2, 4) is 1/2. For y = 1, delta = yhat - y = -1/2 (eq. 3.1), so
+    dL/dW = delta x^T = (-1, -2) and dL/db = -1/2. With alpha = 1/4: W = (3/4, 1/4) and b = 5/8, without rounding.
+    """
+    layer = nn.Linear(2, 1)
+    layer.load_state_dict({"weight": torch.tensor([[0.5, -0.25]]), "bias": torch.tensor([0.5])})
+    L = nn.MSELoss(reduction="sum")(layer(torch.tensor([2.0, 4.0])), torch.tensor([1.0])) / 2
+    L.backward()
+    torch.optim.SGD(layer.parameters(), lr=0.25).step()
+    assert layer.weight.tolist() == [[0.75, 0.25]]
+    assert layer.bias.tolist() == [0.625]
 
 
-def test_3_5_one_step_of_gradient_descent() -> None:
-    """theta <- theta - alpha dL/dtheta   (lecture 003, eq. 3.5): by hand for W3 and b3, and torch.optim.SGD's"""
-    alpha = 0.3
-    _, _, w3, b3 = by_the_rules()
-    torch.optim.SGD([w3, b3], lr=alpha).step()
-    by_hand = [[W3[i][j] - alpha * DELTA4[i] * A3[j] for j in range(3)] for i in range(2)]
-    assert distance(w3.detach(), tensor(by_hand)) <= EXACT
-    assert distance(b3.detach(), tensor([B3[i] - alpha * DELTA4[i] for i in range(2)])) <= EXACT
+def test_3_5_one_step_of_the_perceptron() -> None:
+    """theta <- theta - alpha dL/dtheta   (lecture 003, eq. 3.5), for every W and b of the lecture's four layers."""
+    network, alpha = mlp(nn, (1, 4, 4), 3), 0.1
+    x, label = torch.randn(1, 1, 4, 4), 2
+    W1, b1, W2, b2, W3, b3 = before = [p.detach().clone() for p in network.parameters()]
 
+    a1 = x.flatten()
+    a2 = F.sigmoid(W1 @ a1 + b1)
+    a3 = F.sigmoid(W2 @ a2 + b2)
+    yhat = F.sigmoid(W3 @ a3 + b3)
+    y = torch.tensor([0.0, 0.0, 1.0])
+    delta4 = (yhat - y) * yhat * (1 - yhat)  # 3.1
+    delta3 = (W3.T @ delta4) * a3 * (1 - a3)  # 3.2
+    delta2 = (W2.T @ delta3) * a2 * (1 - a2)
+    dW1, dW2, dW3 = torch.outer(delta2, a1), torch.outer(delta3, a2), torch.outer(delta4, a3)  # 3.3
+    db1, db2, db3 = delta2, delta3, delta4  # 3.4
 
-def test_3_1_to_3_5_in_the_whole_perceptron() -> None:
-    """A step of `train.py --network mlp`, layer by layer backwards with 3.1 to 3.5   (lecture 003)"""
-    torch.manual_seed(0)
-    network, alpha = mlp(manualbp.nn, (1, 3, 3), 4).double(), 0.5
-    x, labels = random_like(torch.empty(5, 1, 3, 3, dtype=torch.float64)), torch.tensor([0, 3, 1, 1, 2])
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    loss = SquaredError(manualbp.nn)(network(x), labels)
-    loss.backward()
+    SquaredError(nn)(network(x), torch.tensor([label])).backward()
     torch.optim.SGD(network.parameters(), lr=alpha).step()
-
-    a = [x.flatten(1)]
-    for name in ("W1", "W2", "W3"):
-        a.append(1 / (1 + torch.exp(-(a[-1] @ before[f"{name}.weight"].T + before[f"{name}.bias"]))))
-    y = torch.nn.functional.one_hot(labels, 4)
-    assert abs(loss.item() - ((a[3] - y) ** 2).sum().item() / 2 / 5) <= EXACT  # 3.1, the mean over the images
-    delta = (a[3] - y) / 5 * a[3] * (1 - a[3])
-    for layer, name in ((2, "W3"), (1, "W2"), (0, "W1")):
-        dw, db = delta.T @ a[layer], delta.sum(0)  # 3.3, 3.4
-        after = dict(network.named_parameters())
-        assert distance(after[f"{name}.weight"].detach(), before[f"{name}.weight"] - alpha * dw) <= EXACT  # 3.5
-        assert distance(after[f"{name}.bias"].detach(), before[f"{name}.bias"] - alpha * db) <= EXACT
-        delta = (delta @ before[f"{name}.weight"]) * a[layer] * (1 - a[layer])  # 3.2
+    by_hand = [dW1, db1, dW2, db2, dW3, db3]
+    for p, theta, dtheta in zip(network.parameters(), before, by_hand, strict=True):
+        assert close(p.grad, dtheta)
+        assert close(p, theta - alpha * dtheta)

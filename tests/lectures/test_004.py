@@ -1,167 +1,223 @@
-"""Lecture 004 (slides): "Convolutional Neural Networks". Formulas 4.1 to 4.9.
+"""Lecture 004, Convolutional Neural Networks: each row of the digest, its test named by its number.
 
-Its g * x is written as a sum over g_mn of the next layer's gradients at (i + m, j + n), eq. 4.6: forward, the rotated
-kernel slides; backward, the kernel as it stands. Letters: z pre-activation, f activation, g kernel, yhat = softmax(z).
+Letters: g kernel, W matrix, z before and a = f(z) after the sigmoid f, y the true class as 1 among 0, yhat what the
+network says, L the loss, `*` true convolution as the slides define it: z_next_ij = sum_uv g_uv a_(i-u)(j-v).
 """
+
+from fractions import Fraction
+from typing import Any
 
 import sympy
 import torch
+from sympy import diff, simplify, symbols
 from torch import Tensor
+from torch.autograd import grad
 
 import manualbp.functional as F
-import manualbp.nn
+from manualbp import nn
 from manualbp.kernels import reference
 from manualbp.training.networks import lecture004
-from tests.checks import EXACT, distance, random_like
-
-YHAT, Y = [0.5, 0.0, 0.1, 0.2, 0.1], [1, 0, 0, 0, 0]
-
-
-def images(*shape: int, seed: int = 1) -> Tensor:
-    return random_like(torch.empty(shape, dtype=torch.float64), seed)
-
-
-def gradient(t: Tensor) -> Tensor:
-    assert t.grad is not None
-    return t.grad
+from tests.lectures.letters import close
 
 
 def test_4_1_the_network() -> None:
-    """a1 = pool(f(g1 * x)); a2 = pool(f(g2 * a1)); a3 = f(W1 a2); yhat = softmax(W2 a3)   (lecture 004, eq. 4.1)"""
-    network = lecture004(manualbp.nn, (1, 8, 8), 5).double()
-    p = dict(network.named_parameters())
-    x = images(2, 1, 8, 8)
+    """a1 = pool(f(g1 * x)); a2 = pool(f(g2 * a1)); a3 = f(W1 a2); yhat = softmax(W2 a3)   (lecture 004, eq. 4.1).
 
-    def f(z: Tensor) -> Tensor:
-        return 1 / (1 + torch.exp(-z))
+    2 convolutional, 2 pooling, 2 fully connected and 3 sigmoid layers. Conv2d stores its kernel as it slides, which is
+    the g of `*` rotated by 180 degrees; every layer adds a bias, which the slides leave out.
+    """
+    network = lecture004(nn, (1, 8, 8), 5)
+    kinds = [nn.Conv2d, nn.MaxPool2d, nn.Linear, nn.Sigmoid]
+    assert [sum(isinstance(layer, kind) for layer in network) for kind in kinds] == [2, 2, 2, 3]
 
-    def pool(a: Tensor) -> Tensor:
-        return a.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
-
-    def convolved(x: Tensor, g: str) -> Tensor:
-        return torch.nn.functional.conv2d(x, p[f"{g}.weight"], p[f"{g}.bias"], padding=2)
-
-    a1 = pool(f(convolved(x, "g1")))
-    a2 = pool(f(convolved(a1, "g2")))
-    a3 = f(a2.flatten(1) @ p["W1.weight"].T + p["W1.bias"])
-    z = a3 @ p["W2.weight"].T + p["W2.bias"]
-    assert distance(network(x), z) <= EXACT
-    yhat = F.softmax(network(x), 1)
-    assert distance(yhat, torch.exp(z) / torch.exp(z).sum(1, keepdim=True)) <= EXACT
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1)  # the biases start at 0
+    slid1, b1, slid2, b2, W1, b3, W2, b4 = network.parameters()
+    g1, g2 = F.rotate(slid1), F.rotate(slid2)
+    x = torch.randn(1, 1, 8, 8)
+    a1 = F.max_pool2d(F.sigmoid(F.convolve(x, g1, b1, padding=2)), 2)
+    a2 = F.max_pool2d(F.sigmoid(F.convolve(a1, g2, b2, padding=2)), 2)
+    a3 = F.sigmoid(W1 @ a2.flatten() + b3)
+    yhat = F.softmax(W2 @ a3 + b4, 0)
+    assert close(F.softmax(network(x), 1)[0], yhat)
 
 
-def test_4_2_cross_entropy_of_softmax() -> None:
-    """L = -sum_i y_i log yhat_i; dL/dyhat_i = -y_i / yhat_i; dL/dz = yhat - y   (lecture 004, eq. 4.2)"""
-    z, y, yhat = (list(sympy.symbols(f"{name}1:5", positive=True)) for name in ("z", "y", "yhat"))
-    of_yhat = -sum(target * sympy.log(p) for target, p in zip(y, yhat, strict=True))
-    assert [sympy.diff(of_yhat, p) for p in yhat] == [-target / p for target, p in zip(y, yhat, strict=True)]
+def test_4_2_cross_entropy_of_softmax_has_the_gradient_yhat_minus_y() -> None:
+    """L = - sum_i y_i log yhat_i;  dL/dyhat_i = - y_i / yhat_i;  dL/dz = yhat - y   (lecture 004, eq. 4.2).
 
-    loss = reference.cross_entropy(z, y, sympy.exp, sympy.log)
+    The last for any y that sums to 1, with yhat = softmax(z).
+    """
+    y, yhat, z = list(symbols("y1:4")), symbols("yhat1:4"), list(symbols("z1:4"))
+    L: Any = -sum(y[i] * sympy.log(yhat[i]) for i in range(3))
+    for i in range(3):
+        assert diff(L, yhat[i]) == -y[i] / yhat[i]
+
     softmax = reference.softmax(z, sympy.exp)
-    sums_to_one = {y[3]: 1 - y[0] - y[1] - y[2]}
-    for k in range(4):
-        difference = sympy.diff(loss, z[k]) - (softmax[k] - y[k])
-        assert sympy.simplify(difference.subs(sums_to_one)) == 0
+    L = reference.cross_entropy(z, y, sympy.exp, sympy.log)
+    for i in range(3):
+        # Through yhat, dL/dz_i = sum_k dL/dyhat_k dyhat_k/dz_i, and at once.
+        chain: Any = sum(-y[k] / softmax[k] * diff(softmax[k], z[i]) for k in range(3))
+        for dL_dz in (chain, diff(L, z[i])):
+            difference = dL_dz - (softmax[i] - y[i])
+            assert simplify(difference.subs(y[2], 1 - y[0] - y[1])) == 0
 
 
-def test_4_2_on_tensors() -> None:
-    """dL/dz = yhat - y of functional.cross_entropy   (lecture 004, eq. 4.2)"""
-    z = images(1, 5).requires_grad_()
-    F.cross_entropy(z, torch.tensor([0])).backward()
-    yhat = torch.tensor([reference.softmax(z[0].tolist())], dtype=torch.float64)
-    assert distance(gradient(z), yhat - torch.tensor([Y])) <= EXACT
+def test_4_2_in_numbers() -> None:
+    """L = - sum_i y_i log yhat_i;  dL/dz = yhat - y   (lecture 004, eq. 4.2), of one class and of several."""
+    z = torch.randn(4, requires_grad=True)
+    yhat = torch.tensor(reference.softmax(z.tolist()))
+    one, several = torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([0.5, 0.25, 0.0, 0.25])
+    for target, y in [(torch.tensor(2), one), (one, one), (several, several)]:
+        L = F.cross_entropy(z, target)
+        assert close(L, reference.cross_entropy(z.tolist(), y.tolist()))
+        assert close(grad(L, z)[0], yhat - y)
 
 
-def test_4_3_the_slides_numbers() -> None:
-    """yhat = [.5 0 .1 .2 .1], class 1 true: dL/dz = yhat - y = [-.5 0 .1 .2 .1]   (lecture 004, eq. 4.3)"""
-    assert [p - target for p, target in zip(YHAT, Y, strict=True)] == [-0.5, 0.0, 0.1, 0.2, 0.1]
-    # As the derivative of L by z at scores whose softmax is the slide's yhat over its sum (0 as 1e-300).
-    z = torch.tensor([[max(p, 1e-300) for p in YHAT]], dtype=torch.float64).log().requires_grad_()
-    F.cross_entropy(z, torch.tensor([0])).backward()
-    expected = torch.tensor([[p / 0.9 - target for p, target in zip(YHAT, Y, strict=True)]], dtype=torch.float64)
-    assert distance(gradient(z), expected) <= EXACT
+def test_4_3_the_example_of_five_classes() -> None:
+    """yhat = [.5 0 .1 .2 .1], class 1 true: dL/dz = yhat - y = [-.5 0 .1 .2 .1]   (lecture 004, eq. 4.3).
+
+    Erratum: this yhat sums to 0.9 and holds a 0. A softmax sums to 1 and its parts are positive, so no z gives it. What
+    is printed as dL/dz is yhat - y all the same.
+    """
+    tenths = Fraction(1, 10)
+    yhat = [5 * tenths, 0 * tenths, tenths, 2 * tenths, tenths]
+    y = [1, 0, 0, 0, 0]
+    assert [a - b for a, b in zip(yhat, y, strict=True)] == [-5 * tenths, 0, tenths, 2 * tenths, tenths]
+
+    assert sum(yhat) == 9 * tenths
+    any_yhat = reference.softmax(list(symbols("z1:6", real=True)), sympy.exp)
+    total: Any = sum(any_yhat)
+    assert simplify(total) == 1
+    assert all(part.is_positive for part in any_yhat)
+
+    # With the tenth that is missing in the place of the 0: the score of the true class must rise, all others fall.
+    possible = torch.tensor([0.5, 0.1, 0.1, 0.2, 0.1])
+    z = possible.log().requires_grad_()
+    (dz,) = grad(F.cross_entropy(z, torch.tensor(0)), z)
+    assert close(F.softmax(z, 0), possible)
+    assert close(dz, [-0.5, 0.1, 0.1, 0.2, 0.1])
 
 
-def test_4_3_erratum_yhat_does_not_sum_to_one() -> None:
-    """The slide's yhat sums to 0.9, so no softmax gives it   (lecture 004, eq. 4.3)"""
-    assert abs(sum(YHAT) - 0.9) <= EXACT
-    assert abs(F.softmax(images(1, 5), 1).sum() - 1) <= EXACT
+def test_4_4_slope_of_the_sigmoid() -> None:
+    """f(z) = 1 / (1 + exp(-z)),  f' = f (1 - f)   (lecture 004, eq. 4.4)."""
+    z = sympy.Symbol("z")
+    [f] = reference.sigmoid([z], sympy.exp)
+    assert simplify(diff(f, z) - f * (1 - f)) == 0
 
-
-def test_4_4_sigmoid() -> None:
-    """f' = f (1 - f)   (lecture 004, eq. 4.4)"""
-    symbol = sympy.symbols("z", real=True)
-    (f,) = reference.sigmoid([symbol], sympy.exp)
-    assert sympy.simplify(sympy.diff(f, symbol) - f * (1 - f)) == 0
-    z = images(6).requires_grad_()
-    y = F.sigmoid(z)
-    y.sum().backward()
-    assert distance(gradient(z), (y * (1 - y)).detach()) <= EXACT
+    t = torch.linspace(-6, 6, 25, requires_grad=True)
+    values = reference.sigmoid(t.tolist())
+    assert close(F.sigmoid(t), values)
+    assert close(grad(F.sigmoid(t).sum(), t)[0], [value * (1 - value) for value in values])
 
 
 def test_4_5_fully_connected() -> None:
-    """z_i = sum_j W_ij f(z_j): dz_i/dW_ij = f(z_j), dz_i/df(z_j) = W_ij   (lecture 004, eq. 4.5)"""
-    f, w = images(4), images(3, 4, seed=2)
-    for i in range(3):
-        a, W = f.clone().requires_grad_(), w.clone().requires_grad_()
-        F.linear(a[None], W)[0, i].backward()
-        assert distance(gradient(W)[i], f) <= EXACT
-        assert not gradient(W)[[k for k in range(3) if k != i]].any()
-        assert distance(gradient(a), w[i]) <= EXACT
+    """z_i = sum_k W_ik f(z_k):  dz_i/dW_ij = f(z_j),  dz_i/df(z_j) = W_ij   (lecture 004, eq. 4.5)."""
+    f = symbols("f1:4")
+    W = [symbols("W11 W12 W13"), symbols("W21 W22 W23")]
+    [z] = reference.linear([f], W)
+    for i in range(2):
+        for j in range(3):
+            assert diff(z[i], W[i][j]) == f[j]
+            assert diff(z[i], W[1 - i][j]) == 0
+            assert diff(z[i], f[j]) == W[i][j]
+
+    a, layer = torch.randn(3, requires_grad=True), nn.Linear(3, 2, bias=False)
+    for i in range(2):
+        dW, da = grad(layer(a)[i], [layer.weight, a])
+        assert torch.equal(dW[i], a)
+        assert not dW[1 - i].any()
+        assert torch.equal(da, layer.weight[i])
 
 
-def convolutional() -> tuple[Tensor, Tensor, Tensor]:
-    """z (5x6) and g (3x2) with their gradients, and dL/dz_next (7x7): z_next = g * f(z), all positions that see f."""
-    z, g, dz_next = images(5, 6).requires_grad_(), images(3, 2, seed=2).requires_grad_(), images(7, 7, seed=3)
-    f = F.pad(F.sigmoid(z), (1, 1, 2, 2))  # with zeros, so that (i + m, j + n) is never outside
-    F.convolve(f[None, None], g[None, None])[0, 0].backward(dz_next)
-    return z, g, dz_next
+def convolutional_layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z, g, z_next = g * f(z) of one map, and dL/dz_next at the slides' places.
+
+    The slides number z_next as they number z: g lies within the map from place (M - 1, N - 1) on, M x N being its
+    extents. So dL/dz_next with M - 1 rows and N - 1 columns of zeros around it has its numbers where the slides do.
+    """
+    z, g = torch.randn(6, 5, requires_grad=True), torch.randn(3, 2, requires_grad=True)
+    z_next = F.convolve(F.sigmoid(z)[None], g[None, None])[0]
+    dz_next = F.pad(torch.randn(4, 4), (1, 1, 2, 2))
+    return z, g, z_next, dz_next
 
 
-def test_4_6_gradient_of_a_convolutional_layers_input() -> None:
-    """dL/dz_ij = (sum_mn g_mn dL/dz_next_(i+m)(j+n)) f'(z_ij)   (lecture 004, eq. 4.6)"""
-    z, g, dz_next = convolutional()
-    for i in range(5):
-        for j in range(6):
-            f = torch.sigmoid(z[i, j])
-            total = sum(g[m, n] * dz_next[i + m, j + n] for m in range(3) for n in range(2)) * f * (1 - f)
-            assert abs(gradient(z)[i, j] - total) <= EXACT
+def test_4_6_error_of_a_convolutional_layer() -> None:
+    """dL/dz_ij = (sum_mn g_mn dL/dz_next_(i+m)(j+n)) f'(z_ij)   (lecture 004, eq. 4.6).
+
+    Forward the rotated g slides, z_next_ij = sum_uv g_uv f(z_(i-u)(j-v)); backward g slides as it stands over the
+    zero-padded dL/dz_next. That is `full_convolve` with the kernel that slid forward.
+    """
+    z, g, z_next, dz_next = convolutional_layer()
+    inner = dz_next[2:-2, 1:-1]
+    (dz,) = grad(z_next, z, inner)
+    f = F.sigmoid(z)
+
+    sums = torch.zeros(6, 5)
+    for i in range(6):
+        for j in range(5):
+            sums[i, j] = sum(g[m, n].item() * dz_next[i + m, j + n].item() for m in range(3) for n in range(2))
+    assert close(dz, sums * f * (1 - f))
+    assert close(F.full_convolve(inner[None, None], F.rotate(g)[None, None], size=(6, 5))[0, 0], sums)
 
 
-def test_4_7_gradient_of_a_kernel() -> None:
-    """dL/dg_ij = sum_yx dL/dz_next_yx f(z_(y-i)(x-j))   (lecture 004, eq. 4.7)"""
-    z, g, dz_next = convolutional()
-    f = torch.sigmoid(z.detach())
+def test_4_7_kernel_gradient_of_a_convolutional_layer() -> None:
+    """dL/dg_ij = sum_yx dL/dz_next_yx f(z_(y-i)(x-j))   (lecture 004, eq. 4.7).
+
+    g is the kernel before the rotation of the forward pass, so `kernel_gradient`, that of the kernel that slid, is
+    rotated back.
+    """
+    z, g, z_next, dz_next = convolutional_layer()
+    inner = dz_next[2:-2, 1:-1]
+    (dg,) = grad(z_next, g, inner)
+    f = F.sigmoid(z)
+
+    sums = torch.zeros(3, 2)
     for i in range(3):
         for j in range(2):
-            total = sum(
-                dz_next[y, x] * f[y - i, x - j] for y in range(7) for x in range(7) if 0 <= y - i < 5 and 0 <= x - j < 6
-            )
-            assert abs(gradient(g)[i, j] - total) <= EXACT * 10
+            places = [(y, x) for y in range(2, 6) for x in range(1, 5)]
+            sums[i, j] = sum(dz_next[y, x].item() * f[y - i, x - j].item() for y, x in places)
+    assert close(dg, sums)
+    assert close(F.rotate(F.kernel_gradient(f[None, None], inner[None, None], size=(3, 2)))[0, 0], sums)
 
 
-def test_4_8_pooling_learns_nothing() -> None:
-    """No parameters; the error is sent back to the node it came from   (lecture 004, eq. 4.8)"""
-    for pool in (manualbp.nn.MaxPool2d(2), manualbp.nn.AvgPool2d(2)):
-        assert list(pool.parameters()) == []
-    x = torch.tensor([[1.0, 5, 2, 0], [3, 4, 1, 7]]).view(1, 1, 2, 4).requires_grad_()
-    manualbp.nn.MaxPool2d(2)(x).backward(torch.tensor([[[[10.0, 20.0]]]]))
-    assert gradient(x)[0, 0].tolist() == [[0, 10, 0, 0], [0, 0, 0, 20]]
+def test_4_8_pooling_learns_nothing_and_sends_the_error_back() -> None:
+    """dL/dz = dL/dz_next at the node that the value came from, 0 elsewhere   (lecture 004, eq. 4.8)."""
+    x = torch.tensor([[[7.0, 1.0, 2.0, 3.0], [0.0, 5.0, 8.0, 4.0]]], requires_grad=True)
+    pool = nn.MaxPool2d(2)
+    assert list(pool.parameters()) == []
+    y = pool(x)
+    assert y.tolist() == [[[7, 8]]]
+    assert grad(y, x, torch.tensor([[[0.5, -2.0]]]))[0].tolist() == [[[0.5, 0, 0, 0], [0, 0, -2, 0]]]
+
+    # A mean came from every node of its window, a quarter from each.
+    average = nn.AvgPool2d(2)
+    assert list(average.parameters()) == []
+    dx = grad(average(x), x, torch.tensor([[[0.5, -2.0]]]))[0]
+    assert dx.tolist() == [[[0.125, 0.125, -0.5, -0.5]] * 2]
 
 
-def test_4_9_hand_made_kernels() -> None:
-    """Identity, blur and vertical edges [[-1 0 1] [-2 0 2] [-1 0 1]] on an image   (lecture 004, eq. 4.9)"""
-    x = torch.tensor([[0.0, 0, 0, 9, 9, 9]] * 4, dtype=torch.float64)[None, None]  # dark left, bright right
-    identity = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=torch.float64)
-    blur = torch.full((3, 3), 1 / 9, dtype=torch.float64)
-    edges = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=torch.float64)
-    rows = {
-        identity: [0, 0, 9, 9],
-        blur: [0, 3, 6, 9],
-        edges: [0, 36, 36, 0],  # (1 + 2 + 1) * 9 where the edge is, nothing elsewhere
-    }
-    for kernel, row in rows.items():
-        expected = torch.tensor([row] * 2, dtype=torch.float64)
-        assert distance(F.correlate(x, kernel[None, None])[0, 0], expected) <= EXACT
-    # True convolution rotates the kernel: bright on the right becomes negative.
-    assert distance(F.convolve(x, edges[None, None])[0, 0], -torch.tensor([rows[edges]] * 2)) <= EXACT
+def test_4_9_kernels_made_by_hand() -> None:
+    """h = x * g for g the identity, a blur, and vertical edges [[-1 0 1] [-2 0 2] [-1 0 1]]   (lecture 004, eq. 4.9).
+
+    The kernels slide as they are printed. Rotated by 180 degrees the first two stay what they are and the third one
+    changes its sign, so true convolution shows the same edges with the other sign. What filters a network learns by
+    itself, edges first and parts of objects later, is no formula.
+    """
+    identity = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    blur = torch.tensor([[0.107, 0.113, 0.107], [0.113, 0.119, 0.113], [0.107, 0.113, 0.107]])
+    vertical = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+
+    def filtered(x: Tensor, g: Tensor) -> Tensor:
+        return F.conv2d(x[None], g[None, None])[0]
+
+    upright = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]] * 5)  # dark on the left, bright on the right
+    assert filtered(upright, identity).tolist() == [[0, 0, 1, 1]] * 3
+    # The columns of the blur sum to 0.327, 0.345 and 0.327; those under bright pixels are added up.
+    assert close(filtered(upright, blur), [[0, 0.327, 0.345 + 0.327, 0.999]] * 3)
+    # 1 + 2 + 1 where a window has dark pixels on its left and bright ones on its right, else nothing.
+    assert filtered(upright, vertical).tolist() == [[0, 4, 4, 0]] * 3
+    assert not filtered(upright.T, vertical).any()  # a horizontal edge is none
+
+    for g, sign in [(identity, 1), (blur, 1), (vertical, -1)]:
+        assert close(F.convolve(upright[None], g[None, None])[0], sign * filtered(upright, g))
