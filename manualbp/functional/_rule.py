@@ -57,11 +57,11 @@ def kept(t: Tensor, needed: bool) -> Tensor:
     return t if needed else t.new_empty(0)
 
 
-def keep_factors(ctx: Any, a: Tensor, b: Tensor) -> None:
+def keep_factors(ctx: Any, a: Tensor, b: Tensor, *more: Tensor) -> None:
     """Keep what a product of `a` and `b` needs: each factor only if the other one's derivative is asked for."""
     a_needed, b_needed = ctx.needs_input_grad[:2]
-    ctx.save_for_backward(kept(a, b_needed), kept(b, a_needed))
-    ctx.save_for_forward(a, b)
+    ctx.save_for_backward(kept(a, b_needed), kept(b, a_needed), *more)
+    ctx.save_for_forward(a, b, *more)
 
 
 def refuse_complex(op: str, **tensors: Tensor | None) -> None:

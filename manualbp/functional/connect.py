@@ -1,19 +1,17 @@
 """Connection tables: each output map sees only some input maps (lecture 001, eq. 1.3).
 
-Only the connected kernels exist. weight[k] is the kernel at place index[k] = o C + c, from input map c to output map o:
+Only the connected kernels exist: weight[k] leads from input map c[k] to output map o[k], the two rows of index.
 
-    scatter    w[o,c] = sum over {k: index[k] = o C + c} of weight[k], and 0 where no k is      K kernels -> dense
-    gather     weight[k] = w[o,c] with o C + c = index[k]                                       dense -> K kernels
+    scatter    w[o,c] = sum over {k: o[k] = o, c[k] = c} of weight[k], and 0 where no k is      K kernels -> dense
+    gather     weight[k] = w[o[k],c[k]]                                                         dense -> K kernels
 
 Both are linear, and each is the other's adjoint: <delta, scatter(weight)> = sum_oc <delta[o,c], w[o,c]>
-= sum_k <delta[index[k]], weight[k]> = <gather(delta), weight>. So a convolution y = correlate(x, scatter(weight)) has
+= sum_k <delta[o[k],c[k]], weight[k]> = <gather(delta), weight>. So a convolution y = correlate(x, scatter(weight)) has
 
     dL/dx      = full_convolve(delta, scatter(weight))         input maps that are not seen get no error
     dL/dweight = gather(kernel_gradient(x, delta))             kernels that do not exist get no gradient
 
-The dense kernel is made for as long as a convolution takes, and is not kept.
-
-Shapes: weight [K, P, Q], index [K], w [O, C, P, Q]; with groups C counts the input maps of one group.
+Shapes: weight [K, P, Q], index [2, K], w [O, C, P, Q]; with groups C counts the input maps of one group.
 """
 
 from typing import Any
@@ -21,59 +19,106 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, kept, low_precision, run, same_kind
-from manualbp.functional.conv import FullConvolve, KernelGradient, prepared
+from manualbp.functional._rule import Rule, keep_factors, kept, low_precision, run, same_kind
+from manualbp.functional.conv import Correlate, FullConvolve, prepared
 from manualbp.kernels import connect as kernels
 from manualbp.kernels import conv
 from manualbp.kernels.geometry import Geometry, Size
 
 
 class ConnectedCorrelate(Rule):
-    """y = correlate(x, scatter(weight)) + b.
+    """w = scatter(weight), y = correlate(x, w) + b. w is an output, too, so that it can be kept and still derived.
 
-    dL/dx = full_convolve(delta, scatter(weight))         kept: weight, if dL/dx is asked for
-    dL/dweight = gather(kernel_gradient(x, delta))        kept: x, if dL/dweight is asked for; index
+    dL/dx = full_convolve(delta, w)                                    kept: w, if dL/dx is asked for
+    dL/dweight = gather(kernel_gradient(x, delta)) + gather(eps)       kept: x, if dL/dweight is asked for; index
     dL/db[o] = sum_{n,i,j} delta[n,o,i,j]
+
+    eps = dL/dw, the error that reaches w itself: there is none but in the derivative of dL/dx.
     """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, index: Tensor, b: Tensor | None, g: Geometry, O: int, C: int) -> Tensor:
-        return conv.correlate(x, kernels.scatter(weight, index, O, C), b, g)
+    def forward(
+        x: Tensor, weight: Tensor, index: Tensor, b: Tensor | None, g: Geometry, O: int, C: int, distinct: bool
+    ) -> tuple[Tensor, Tensor]:
+        w = kernels.scatter(weight, index, O, C, distinct, channels_last=x.stride(1) == 1)
+        return conv.correlate(x, w, b, g), w
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, index, _, ctx.g, ctx.O, ctx.C = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, _, index, _, ctx.g, ctx.O, ctx.C, _ = inputs
         x_needed, weight_needed = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(kept(x, weight_needed), kept(weight, x_needed), index)
-        ctx.save_for_forward(x, weight, index)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(kept(x, weight_needed), kept(output[1], x_needed), index)
+        ctx.save_for_forward(x, output[1], index)
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, index = ctx.saved_tensors
+    def backward(ctx: Any, delta: Tensor | None, eps: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, w, index = ctx.saved_tensors
         x_needed, weight_needed, _, b_needed, *_ = ctx.needs_input_grad
-        dx = run(FullConvolve, delta, run(ScatterKernels, weight, index, ctx.O, ctx.C), ctx.g) if x_needed else None
-        dweight = run(GatherKernels, run(KernelGradient, x, delta, ctx.g), index) if weight_needed else None
-        db = delta.sum((0, 2, 3)) if b_needed else None
-        return dx, dweight, None, db, None, None, None
+        dx = dweight = db = None
+        if delta is not None:
+            dx = run(FullConvolve, delta, w, ctx.g) if x_needed else None
+            dweight = run(ConnectedKernelGradient, x, delta, index, ctx.g, ctx.O, ctx.C) if weight_needed else None
+            db = delta.sum((0, 2, 3)) if b_needed else None
+        if eps is not None and weight_needed:
+            through_w = run(GatherKernels, eps, index)
+            dweight = through_w if dweight is None else dweight + through_w
+        return dx, dweight, None, db, None, None, None, None
 
 
 class ConnectedCorrelateDual(ConnectedCorrelate):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dweight: Tensor, _: Any, db: Tensor | None, *rest: None) -> Tensor:
-        x, weight, index = ctx.saved_tensors
-        how = None, ctx.g, ctx.O, ctx.C
-        dy = run(ConnectedCorrelate, dx, weight, index, *how) + run(ConnectedCorrelate, x, dweight, index, *how)
-        return dy if db is None else dy + db[:, None, None]
+    def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None, _: Any, db: Tensor | None, *rest: None) -> Any:
+        x, w, index = ctx.saved_tensors
+        dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, index, ctx.O, ctx.C)
+        dy = run(Correlate, x, dw, None, ctx.g)
+        dy = dy if dx is None else dy + run(Correlate, dx, w, None, ctx.g)
+        return (dy if db is None else dy + db[:, None, None]), dw
+
+
+class ConnectedKernelGradient(Rule):
+    """dweight = gather(kernel_gradient(x, delta)). With eps = dL/d(dweight), of the shape of weight:
+
+    dL/dx = full_convolve(delta, scatter(eps))    dL/d delta = correlate(x, scatter(eps))    kept: the other factor
+    """
+
+    @staticmethod
+    def forward(x: Tensor, delta: Tensor, index: Tensor, g: Geometry, O: int, C: int) -> Tensor:
+        return kernels.gather(conv.kernel_gradient(x, delta, g), index)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, delta, index, ctx.g, ctx.O, ctx.C = inputs
+        keep_factors(ctx, x, delta, index)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
+        x, delta, index = ctx.saved_tensors
+        x_needed, delta_needed, *_ = ctx.needs_input_grad
+        dw = run(ScatterKernels, eps, index, ctx.O, ctx.C)
+        dx = run(FullConvolve, delta, dw, ctx.g) if x_needed else None
+        ddelta = run(Correlate, x, dw, None, ctx.g) if delta_needed else None
+        return dx, ddelta, None, None, None, None
+
+
+class ConnectedKernelGradientDual(ConnectedKernelGradient):
+    """Forward mode: the product rule."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, ddelta: Tensor, *_: None) -> Tensor:
+        x, delta, index = ctx.saved_tensors
+        how = index, ctx.g, ctx.O, ctx.C
+        return run(ConnectedKernelGradient, dx, delta, *how) + run(ConnectedKernelGradient, x, ddelta, *how)
 
 
 class ScatterKernels(Rule):
-    """w = the K kernels at their places, zeros elsewhere. dL/dweight = gather(delta); kept: index, not weight."""
+    """w = the K kernels added at their places, zeros elsewhere. dL/dweight = gather(delta); kept: index."""
 
     @staticmethod
     def forward(weight: Tensor, index: Tensor, O: int, C: int) -> Tensor:
-        return kernels.scatter(weight, index, O, C)
+        return kernels.scatter(weight, index, O, C, distinct=False)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -125,8 +170,8 @@ class GatherKernelsDual(GatherKernels):
         return run(GatherKernels, dw, index)
 
 
-ConnectedCorrelate.dual, ScatterKernels.dual = ConnectedCorrelateDual, ScatterKernelsDual
-GatherKernels.dual = GatherKernelsDual
+ConnectedCorrelate.dual, ConnectedKernelGradient.dual = ConnectedCorrelateDual, ConnectedKernelGradientDual
+ScatterKernels.dual, GatherKernels.dual = ScatterKernelsDual, GatherKernelsDual
 
 
 def connected_conv2d(
@@ -139,14 +184,16 @@ def connected_conv2d(
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: int = 1,
+    distinct: bool = False,
 ) -> Tensor:
     """`conv2d` under a connection table: with the dense kernel `scatter_kernels(weight, index, maps)`.
 
     input [N, C groups, H, W] or [C groups, H, W], weight [K, P, Q], bias [O], all of one real dtype (under autocast:
-    cast to its dtype); index [K] int64, places o C + c from 0 to O C - 1; maps = (O, C), C the input maps of one group
-    -> [N, O, I, J] or [O, I, J]. The other arguments are those of `conv2d`. Kept for backward: input if the gradient of
-    weight is asked for, weight if that of input is, and index; not the dense kernel. Raises as `conv2d` and
-    `scatter_kernels`. Source: lecture 001, eq. 1.3; derivation at the head of this file.
+    cast to its dtype); index [2, K] int64, for each kernel its output and its input map; maps = (O, C), C the input
+    maps of one group -> [N, O, I, J] or [O, I, J]. distinct: no two kernels have the same maps, which is a promise, and
+    faster for large tables. The other arguments are those of `conv2d`. Kept for backward: input if the gradient of
+    weight is asked for, the dense kernel if that of input is, and index. Raises as `conv2d` and `scatter_kernels`.
+    Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
     op = "connected_conv2d"
     x, weight, b = low_precision(input, weight, bias)
@@ -154,8 +201,8 @@ def connected_conv2d(
     O, C = _fitting(op, weight, index, maps)
     x, g = prepared(op, x, (O, C, *weight.shape[1:]), b, stride, padding, dilation, groups)
     try:
-        y = run(ConnectedCorrelate, x, weight, index, b, g, O, C)
-    except (IndexError, RuntimeError) as error:
+        y, _ = run(ConnectedCorrelate, x, weight, index, b, g, O, C, distinct)
+    except IndexError as error:
         _refuse_outside(op, index, O, C, error)
         raise
     return y if input.ndim == 4 else y.squeeze(0)
@@ -164,15 +211,16 @@ def connected_conv2d(
 def scatter_kernels(weight: Tensor, index: Tensor, maps: tuple[int, int]) -> Tensor:
     """The dense kernel of a connection table: K kernels at their places, zeros elsewhere.
 
-    weight [K, P, Q] of any dtype, index [K] int64, places o C + c from 0 to O C - 1, maps = (O, C) ->
-    [O, C, P, Q]. Kernels at one place are added up. Kept for backward: index. Raises ValueError for shapes and places
-    that do not fit, TypeError for an index that is not int64.
+    weight [K, P, Q] of any dtype, index [2, K] int64, for each kernel its output map, from 0 to O - 1, and its input
+    map, from 0 to C - 1 (or counted from the end: -1 is the last one), maps = (O, C) -> [O, C, P, Q]. Kernels at one
+    place are added up. Kept for backward: index. Raises ValueError for shapes and maps that do not fit, TypeError for
+    an index that is not int64.
     Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
     O, C = _fitting("scatter_kernels", weight, index, maps)
     try:
         return run(ScatterKernels, weight, index, O, C)
-    except (IndexError, RuntimeError) as error:
+    except IndexError as error:
         _refuse_outside("scatter_kernels", index, O, C, error)
         raise
 
@@ -180,17 +228,16 @@ def scatter_kernels(weight: Tensor, index: Tensor, maps: tuple[int, int]) -> Ten
 def gather_kernels(w: Tensor, index: Tensor) -> Tensor:
     """The K kernels of a dense kernel at the places of a connection table: the adjoint of `scatter_kernels`.
 
-    w [O, C, P, Q] of any dtype, index [K] int64, places o C + c from 0 to O C - 1 -> [K, P, Q]. Kept for backward:
-    index. Raises as `scatter_kernels`. Source: lecture 001, eq. 1.3; derivation at the head of this file.
+    w [O, C, P, Q] of any dtype, index [2, K] int64 as for `scatter_kernels` -> [K, P, Q]. Kept for backward: index.
+    Raises as `scatter_kernels`. Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
     _places("gather_kernels", index)
     if w.ndim != 4:
         raise ValueError(f"gather_kernels: w has shape {list(w.shape)}; it must be [O, C, P, Q]")
-    O, C = w.shape[:2]
     try:
-        return run(GatherKernels, w, index.where(index >= 0, O * C))  # no place is counted from the end
-    except (IndexError, RuntimeError) as error:
-        _refuse_outside("gather_kernels", index, O, C, error)
+        return run(GatherKernels, w, index)
+    except IndexError as error:
+        _refuse_outside("gather_kernels", index, w.shape[0], w.shape[1], error)
         raise
 
 
@@ -198,24 +245,26 @@ def _places(op: str, index: Tensor) -> None:
     """Refuse what is no list of places."""
     if index.dtype != torch.int64:
         raise TypeError(f"{op}: index is {index.dtype}; it must be int64")
-    if index.ndim != 1:
-        raise ValueError(f"{op}: index has shape {list(index.shape)}; it must be [K]")
+    if index.ndim != 2 or index.shape[0] != 2:
+        raise ValueError(f"{op}: index has shape {list(index.shape)}; it must be [2, K]")
 
 
 def _fitting(op: str, weight: Tensor, index: Tensor, maps: tuple[int, int]) -> tuple[int, int]:
     """O and C, or a refusal of kernels and places that do not fit."""
     _places(op, index)
-    if weight.ndim != 3 or weight.shape[0] != index.shape[0]:
+    if weight.ndim != 3 or weight.shape[0] != index.shape[1]:
         raise ValueError(
-            f"{op}: weight has shape {list(weight.shape)} and index {list(index.shape)}; they must be [K, P, Q] and [K]"
+            f"{op}: weight has shape {list(weight.shape)} and index {list(index.shape)}; they must be [K, P, Q] and "
+            "[2, K]"
         )
     return maps
 
 
 def _refuse_outside(op: str, index: Tensor, O: int, C: int, error: Exception) -> None:
-    """Raise ValueError where a place outside of the dense kernel is the reason of the error."""
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < O * C:
-        raise ValueError(
-            f"{op}: index holds places from {int(index.min())} to {int(index.max())}; those of [{O}, {C}] maps are "
-            f"0 to {O * C - 1}"
-        ) from error
+    """Raise ValueError where a map outside of the dense kernel is the reason of the error."""
+    for which, row, n in (("output", index[0], O), ("input", index[1], C)):
+        if row.numel() and not -n <= int(row.min()) <= int(row.max()) < n:
+            raise ValueError(
+                f"{op}: index holds {which} maps from {int(row.min())} to {int(row.max())}; maps = [{O}, {C}], so they "
+                f"must be from 0 to {n - 1}"
+            ) from error

@@ -1,20 +1,19 @@
 """Kernels of a connection table to their places in a dense kernel, and back.
 
-Shapes: weight [K, P, Q], index [K] of places o C + c, w [O, C, P, Q].
+Shapes: weight [K, P, Q], index [2, K] of output and input maps, w [O, C, P, Q].
 """
 
 from torch import Tensor
 
 
-def scatter(weight: Tensor, index: Tensor, O: int, C: int) -> Tensor:
-    """Each kernel added at its place, zeros elsewhere."""
-    w = weight.new_zeros(O * C, *weight.shape[1:]).index_add_(0, index, weight)
-    return w.view(O, C, *weight.shape[1:])
+def scatter(weight: Tensor, index: Tensor, O: int, C: int, distinct: bool, channels_last: bool = False) -> Tensor:
+    """Each kernel added at its place, zeros elsewhere; where the places are distinct there is nothing to add."""
+    P, Q = weight.shape[1:]
+    # In the layout of the image, else the convolution would make a copy that is in it.
+    w = weight.new_zeros(O, P, Q, C).permute(0, 3, 1, 2) if channels_last else weight.new_zeros(O, C, P, Q)
+    return w.index_put_(index.unbind(), weight, accumulate=not distinct)
 
 
 def gather(w: Tensor, index: Tensor) -> Tensor:
     """The kernels at the places."""
-    if w.is_contiguous():
-        return w.flatten(0, 1).index_select(0, index)
-    C = w.shape[1]  # without a copy of the whole
-    return w[index // C, index % C]
+    return w[index.unbind()]

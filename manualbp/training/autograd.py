@@ -18,9 +18,9 @@ class ConnectedConv2d(nn.ConnectedConv2d):
     """`manualbp.nn.ConnectedConv2d` by autograd."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        O, C = self.out_channels, self.in_channels // self.groups
-        w = weight.new_zeros(O * C, *self.kernel_size).index_copy(0, self.index, weight)
-        return torch.nn.Conv2d._conv_forward(self, input, w.unflatten(0, (O, C)), bias)
+        w = weight.new_zeros(self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        w = w.index_put(self.index.unbind(), weight)
+        return torch.nn.Conv2d._conv_forward(self, input, w, bias)
 
 
 __all__ = [
