@@ -85,10 +85,11 @@ class Classifier(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         figures = self.trainer.callback_metrics
         names = ("train_loss_epoch", "train_accuracy", "val_loss", "val_accuracy")
-        self.history.append({name.removesuffix("_epoch"): float(figures[name]) for name in names})
+        self.history.append({name.removesuffix("_epoch"): float(figures[name]) for name in names if name in figures})
 
     def configure_optimizers(self) -> Any:
-        optimizer = OPTIMIZERS[self.options["optimizer"]](self.network.parameters(), lr=self.options["lr"])
+        how = {"lr": self.options["lr"], "weight_decay": self.options["weight_decay"]}
+        optimizer = OPTIMIZERS[self.options["optimizer"]](self.network.parameters(), **how)
         steps = int(self.trainer.estimated_stepping_batches)
         warm_up = max(1, round(WARM_UP * steps))
 

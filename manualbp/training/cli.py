@@ -13,9 +13,11 @@ from manualbp.training import UserError
 
 EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
+WEIGHT_DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
+Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", math.inf)])
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
@@ -65,11 +67,25 @@ def build_parser() -> ArgumentParser:
     add("--lr", metavar="RATE", type=Rate, help=f"highest learning rate, then falling to zero (default: {rates})")
     add("--optimizer", choices=list(LEARNING_RATES), default="sgd", help="sgd has momentum 0.9 (default: sgd)")
     add(
+        "--weight-decay",
+        metavar="RATE",
+        type=Decay,
+        help="of the weights, a step: by RATE times the learning rate (default: 0.01 for adamw, else 0)",
+    )
+    add(
         "--label-smoothing",
         metavar="SHARE",
         type=Share,
         default=0.0,
         help="of the target that goes to all classes alike (default: 0)",
+    )
+    add(
+        "--validation",
+        metavar="SHARE",
+        type=Share,
+        default=0.1,
+        help="of the training images, set apart to choose the checkpoint that is tested; 0: train on all of them and "
+        "test the last (default: 0.1)",
     )
     add("--precision", choices=PRECISIONS, default="32-true", help="of the arithmetic (default: 32-true)")
     add("--devices", metavar="N", default="auto", help="how many, or which, as in 0,2 (default: auto)")
@@ -108,7 +124,9 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
             "batch_size",
             "lr",
             "optimizer",
+            "weight_decay",
             "label_smoothing",
+            "validation",
             "precision",
             "seed",
         ):
@@ -123,6 +141,8 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
         options.epochs = EPOCHS[options.data]
     if options.lr is None:
         options.lr = LEARNING_RATES[options.optimizer]
+    if options.weight_decay is None:
+        options.weight_decay = WEIGHT_DECAYS[options.optimizer]
     return parser, options
 
 

@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from manualbp.training import UserError
 from manualbp.training.sources import Files, Images, Source, split
 
-VALIDATION = 0.1  # of the training images, for choosing the best checkpoint
-# Natural logarithm of the scale, angle in radians, shifts in halves of the image.
-WARP = torch.tensor([[0.15], [0.1], [0.25], [0.25]])
+# Natural logarithms of the scale and of the ratio of width to height, angle in radians, shifts in halves of the image.
+WARP = torch.tensor([[0.22], [0.15], [0.15], [0.26], [0.26]])
 Batch = tuple[Tensor, Tensor]  # images (n, channels, height, width) uint8, labels (n,) int64
 
 
@@ -37,24 +36,26 @@ class Part(Dataset):
 
 
 class ImageData(pl.LightningDataModule):
-    """Batches of a source, with a fixed stratified tenth of its training images set apart for validation.
+    """Batches of a source, with a fixed stratified share of its training images set apart for validation.
 
+    validation: that share, from 0 to less than 1; of 0 the validation is empty and all images are for training.
     Attributes: `shape` (channels, height, width); `classes`, names; `mean` and `std` (channels, 1, 1), of the pixels
     0 ... 255 of the training images.
     Raises: UserError where a class has a single training image, which cannot be in both training and validation.
     """
 
-    def __init__(self, source: Source, batch_size: int, seed: int) -> None:
+    def __init__(self, source: Source, batch_size: int, seed: int, validation: float = 0.1) -> None:
         super().__init__()
         self.source, self.batch_size, self.seed = source, batch_size, seed
         images, labels = source.train
         counts = torch.bincount(labels, minlength=len(source.classes))
-        if counts.min() < 2:
+        if validation and counts.min() < 2:
             raise UserError(
                 f"class {source.classes[int(counts.argmin())]}: {int(counts.min())} training image, 2 are needed: "
-                "one to train on, one for validation"
+                "one to train on, one for validation (or none of that: --validation 0)"
             )
-        kept, apart = split(labels, VALIDATION)
+        every = torch.arange(len(labels))
+        kept, apart = split(labels, validation) if validation else (every, every[:0])
         self.train, self.validation = Part(images, labels, kept), Part(images, labels, apart)
         self.test = Part(*source.test, torch.arange(len(source.test[1])))
         self.classes = source.classes
@@ -116,15 +117,16 @@ def augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
 
 
 def warp(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
-    """Every image of x scaled by up to 15 %, turned by up to 0.1 and shifted by up to an eighth; half mirrored.
+    """Every image of x scaled, stretched, turned and shifted at random, by up to `WARP`; half mirrored.
 
     Its own mirror image stands where it leaves. (torchvision's v2.RandomAffine has black there.)
     """
     n = len(x)
-    scale, angle, right, down = ((2 * torch.rand(4, n, generator=generator) - 1) * WARP).unbind()
-    scale, sign = scale.exp(), torch.where((torch.rand(n, generator=generator) < 0.5) & mirror, -1.0, 1.0)
-    rows = [sign * angle.cos(), -angle.sin(), right / scale], [sign * angle.sin(), angle.cos(), down / scale]
-    matrix = scale.view(n, 1, 1) * torch.stack([torch.stack(row, 1) for row in rows], 1)
+    scale, stretch, angle, right, down = ((2 * torch.rand(5, n, generator=generator) - 1) * WARP).unbind()
+    sign = torch.where((torch.rand(n, generator=generator) < 0.5) & mirror, -1.0, 1.0)
+    width, height = sign * (scale + stretch).exp(), (scale - stretch).exp()
+    rows = [width * angle.cos(), -height * angle.sin(), right], [width * angle.sin(), height * angle.cos(), down]
+    matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)
     grid = F.affine_grid(matrix.to(x.device), list(x.shape), align_corners=False)
     warped = F.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
     return warped.round().to(x.dtype)

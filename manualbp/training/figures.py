@@ -12,12 +12,14 @@ READABLE = 20  # classes: up to here the numbers are written into the cells
 
 
 def curves(history: Sequence[dict[str, float]], title: str, path: Path) -> None:
-    """Loss and accuracy of training and validation over the epochs."""
+    """Loss and accuracy of training, and of validation where there was one, over the epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     epochs = range(1, len(history) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part, label in (("train", "training"), ("val", "validation")):
+            if f"{part}_{name}" not in history[0]:
+                continue
             values = [figures[f"{part}_{name}"] * (100 if name == "accuracy" else 1) for figures in history]
             axes.plot(epochs, values, marker="o" if len(values) < 40 else None, markersize=3, label=label)
         axes.set(xlabel="epoch", ylabel="cross-entropy" if name == "loss" else "accuracy (%)")

@@ -28,12 +28,12 @@ from manualbp.training.sources import SOURCES
 LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": autograd}
 KEPT = (
     *("data", "data_dir", "network", "activation", "pooling", "epochs", "batch_size", "lr", "optimizer"),
-    *("label_smoothing", "precision", "seed", "backward"),
+    *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward"),
 )
 
 
 def run(options: Namespace, config: str) -> None:
-    """Train, test the best checkpoint, draw, and print one line.
+    """Train, test the best checkpoint (without validation the last), draw, and print one line.
 
     Raises: UserError for what the user can mend; KeyboardInterrupt, saying how to go on, when interrupted.
     """
@@ -45,10 +45,11 @@ def run(options: Namespace, config: str) -> None:
         raise UserError(f"argument --pooling: {options.pooling}, but --network mlp has no pooling: leave it out")
     if options.network == "mlp" and options.label_smoothing:
         raise UserError("argument --label-smoothing: --network mlp has the squared error, without any: leave it out")
-    best = BestCheckpoint()
-    trainer = build_trainer(options, best)
+    trainer = build_trainer(options)
     # In the process that was started first, before it starts one for every other device: they find the download.
-    data = ImageData(SOURCES[options.data](Path(options.data_dir)), options.batch_size, options.seed)
+    data = ImageData(
+        SOURCES[options.data](Path(options.data_dir)), options.batch_size, options.seed, options.validation
+    )
     pl.seed_everything(options.seed, verbose=False)
     model = build(options, data)
     if options.resume is not None:
@@ -63,9 +64,8 @@ def run(options: Namespace, config: str) -> None:
     try:
         trainer.fit(model, datamodule=data, ckpt_path=options.resume, weights_only=True)
         history = model.history  # the checkpoint that is tested has one of its own
-        (result,) = trainer.test(
-            model, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False
-        )
+        chosen = folder / ("best.ckpt" if options.validation else "last.ckpt")
+        (result,) = trainer.test(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
     except UserError:
         if trainer.is_global_zero and trainer.global_step == 0:
             shutil.rmtree(folder)  # made a moment ago, for a run that never began
@@ -88,7 +88,8 @@ def run(options: Namespace, config: str) -> None:
         print(f"test {kind} {accuracy:.2f} % after {time.perf_counter() - start:.1f} s, in {folder}")
 
 
-def build_trainer(options: Namespace, best: BestCheckpoint) -> pl.Trainer:
+def build_trainer(options: Namespace) -> pl.Trainer:
+    best = [BestCheckpoint()] if options.validation else []
     try:
         return pl.Trainer(
             devices=options.devices,
@@ -96,10 +97,11 @@ def build_trainer(options: Namespace, best: BestCheckpoint) -> pl.Trainer:
             precision=options.precision,
             max_epochs=options.epochs,
             logger=False,
-            callbacks=[GradientCheck(), Progress(), best, last_checkpoint()],
+            callbacks=[GradientCheck(), Progress(), *best, last_checkpoint()],
             plugins=[WholeFiles()],
             log_every_n_steps=1,
             num_sanity_val_steps=0,
+            limit_val_batches=None if options.validation else 0,
             enable_model_summary=False,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:

@@ -171,6 +171,22 @@ def test_kinds_are_kept_and_cannot_change(tmp_path: Path, capsys: pytest.Capture
     assert "--activation: relu" in capsys.readouterr().err
 
 
+def test_without_validation_the_last_checkpoint_is_tested(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--optimizer", "adamw", "--weight-decay", "0.3", "--validation", "0"]
+    assert main(["--epochs", "1", *options]) == 0
+    assert "1,438 training, 0 validation, 359 test" in capsys.readouterr().out
+    folder = Path("runs/digits-lecture004/version_0")
+    assert {path.name for path in folder.iterdir()} >= PRODUCTS - {"best.ckpt"}
+    assert not (folder / "best.ckpt").exists()
+    assert load(folder / "last.ckpt")["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.3
+    assert main(["--resume", str(folder / "last.ckpt"), "--epochs", "2"]) == 0
+    history = load(folder.with_name("version_1") / "last.ckpt")["run"]["history"]
+    assert [set(figures) for figures in history] == [{"train_loss", "train_accuracy"}] * 2
+    for option, value in (("--validation", "0.1"), ("--weight-decay", "0.1")):
+        assert main(["--resume", str(folder / "last.ckpt"), "--epochs", "2", option, value]) == 2
+        assert f"{option}: {value}" in capsys.readouterr().err
+
+
 def test_a_run_is_made_longer(finished: Path) -> None:
     assert main(["--resume", str(finished / "last.ckpt"), "--epochs", "2", "--output-dir", "runs"]) == 0
     assert len(load(Path("runs/digits-lecture004/version_0/last.ckpt"))["run"]["history"]) == 2
