@@ -12,11 +12,14 @@ TEXT = (DOCS / "derivations.md").read_text()
 ROWS = [f"{lecture}.{row}" for lecture, rows in [(1, 8), (2, 5), (3, 5), (4, 9)] for row in range(1, rows + 1)]
 PARTS = {
     "a formula": r"^```math$",
-    "what is kept": r"^\*\*Kept:\*\* \S",
-    "a source": r"^\*\*Source:\*\* \S",
-    "a link to code": r"\*\*Code:\*\*[^*]*\]\(\.\./manualbp/functional/",
-    "a link to a test": r"\*\*Tests:\*\*[^*]*\]\(\.\./tests/",
+    "what is kept": r"^- \*\*Kept\.\*\* \S",
+    "its own derivative": r"^- \*\*Second derivative\.\*\* \S",
+    "a source": r"^- \*\*Source\.\*\* \S",
+    "a link to code": r"^- \*\*Code\.\*\*[^*]*\]\(\.\./manualbp/functional/",
+    "a link to a test": r"^- \*\*Tests\.\*\*[^*]*\]\(\.\./tests/",
 }
+# One or more names of code, then the file that they are in.
+NAMES_IN_FILE = r"((?:`\w+`(?:, |,\n|\s+and\s+)?)+)\s+in\s+\[[^\]]*\]\((\.\./manualbp/[^)]+)\)"
 
 
 def complaints(text: str) -> list[str]:
@@ -39,6 +42,11 @@ def complaints(text: str) -> list[str]:
             lacking.append(f"no anchor {target}")
         if not target.startswith("#") and not (DOCS / target).is_file():
             lacking.append(f"no file {target}")
+    for names, target in re.findall(NAMES_IN_FILE, text):
+        code = (DOCS / target).read_text() if (DOCS / target).is_file() else ""
+        for name in re.findall(r"`(\w+)`", names):
+            if not re.search(rf"^(?:def |class )?{name}\b", code, re.MULTILINE):
+                lacking.append(f"no {name} in {target}")
     return lacking
 
 
@@ -51,8 +59,9 @@ def test_nothing_is_lacking() -> None:
     [
         ("## `tanh`\n", "## tanh\n", "no section tanh"),
         ("## `tanh`\n", "## `tan`\n", "section tan is of no public rule"),
-        ("| 2.3 | local", "| 2.33 | local", "no row 2.3"),
-        ("**Kept:** nothing: the map does not depend on w.", "", "rotate lacks what is kept"),
+        ("| 2.3 | `delta", "| 2.33 | `delta", "no row 2.3"),
+        ("- **Kept.** Nothing: no number of `w` is in the formula.", "", "rotate lacks what is kept"),
+        ("`FullConvolve` in", "`FullyConvolve` in", "no FullyConvolve in ../manualbp/functional/conv.py"),
         ("(#conv2d)", "(#conv4d)", "no anchor #conv4d"),
         (
             "../manualbp/functional/pool.py",
