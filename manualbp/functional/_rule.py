@@ -4,6 +4,7 @@ A rule is a `torch.autograd.Function` with `forward`, `setup_context` and `backw
 `jvp` stands in a subclass, the rule's `dual`, because torch.compile refuses a Function that defines `jvp`.
 """
 
+import inspect
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,11 @@ class Rule(torch.autograd.Function):
 
     generate_vmap_rule = True
     dual: ClassVar[type["Rule"]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # PyTorch asks for it in every call, and would work it out anew: a third of what a call costs.
+        cls.forward.__signature__ = inspect.signature(cls.forward)
 
 
 class ElementwiseRule(Rule):

@@ -11,7 +11,7 @@ Both are linear, and each is the other's adjoint: <delta, scatter(weight)> = sum
     dL/dx      = full_convolve(delta, scatter(weight))         input maps that are not seen get no error
     dL/dweight = gather(kernel_gradient(x, delta))             kernels that do not exist get no gradient
 
-Shapes: weight [K, P, Q], index [2, K], w [O, C, P, Q]; with groups C counts the input maps of one group.
+Shapes: weight [K, P, Q], o and c [K], w [O, C, P, Q]; with groups C counts the input maps of one group.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ class ConnectedCorrelate(Rule):
     """w = scatter(weight), y = correlate(x, w) + b. w is an output, too, so that it can be kept and still derived.
 
     dL/dx = full_convolve(delta, w)                                    kept: w, if dL/dx is asked for
-    dL/dweight = gather(kernel_gradient(x, delta)) + gather(eps)       kept: x, if dL/dweight is asked for; index
+    dL/dweight = gather(kernel_gradient(x, delta)) + gather(eps)       kept: x, if dL/dweight is asked for; o, c
     dL/db[o] = sum_{n,i,j} delta[n,o,i,j]
 
     eps = dL/dw, the error that reaches w itself: there is none but in the derivative of dL/dx.
@@ -38,41 +38,42 @@ class ConnectedCorrelate(Rule):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, index: Tensor, b: Tensor | None, g: Geometry, O: int, C: int, distinct: bool
+        x: Tensor, weight: Tensor, o: Tensor, c: Tensor, b: Tensor | None, g: Geometry, O: int, C: int, distinct: bool
     ) -> tuple[Tensor, Tensor]:
-        w = kernels.scatter(weight, index, O, C, distinct, channels_last=x.stride(1) == 1)
+        w = kernels.scatter(weight, o, c, O, C, distinct, channels_last=x.stride(1) == 1)
         return conv.correlate(x, w, b, g), w
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, _, index, _, ctx.g, ctx.O, ctx.C, _ = inputs
+        x, _, o, c, _, ctx.g, ctx.O, ctx.C, _ = inputs
         x_needed, weight_needed = ctx.needs_input_grad[:2]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(kept(x, weight_needed), kept(output[1], x_needed), index)
-        ctx.save_for_forward(x, output[1], index)
+        ctx.save_for_backward(kept(x, weight_needed), kept(output[1], x_needed), o, c)
+        ctx.save_for_forward(x, output[1], o, c)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor | None, eps: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, w, index = ctx.saved_tensors
-        x_needed, weight_needed, _, b_needed, *_ = ctx.needs_input_grad
+        x, w, o, c = ctx.saved_tensors
+        x_needed, weight_needed, _, _, b_needed, *_ = ctx.needs_input_grad
         dx = dweight = db = None
         if delta is not None:
             dx = run(FullConvolve, delta, w, ctx.g) if x_needed else None
-            dweight = run(ConnectedKernelGradient, x, delta, index, ctx.g, ctx.O, ctx.C) if weight_needed else None
+            dweight = run(ConnectedKernelGradient, x, delta, o, c, ctx.g, ctx.O, ctx.C) if weight_needed else None
             db = delta.sum((0, 2, 3)) if b_needed else None
         if eps is not None and weight_needed:
-            through_w = run(GatherKernels, eps, index)
+            through_w = run(GatherKernels, eps, o, c)
             dweight = through_w if dweight is None else dweight + through_w
-        return dx, dweight, None, db, None, None, None, None
+        return dx, dweight, None, None, db, None, None, None, None
 
 
 class ConnectedCorrelateDual(ConnectedCorrelate):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None, _: Any, db: Tensor | None, *rest: None) -> Any:
-        x, w, index = ctx.saved_tensors
-        dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, index, ctx.O, ctx.C)
+    def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None, *rest: Tensor | None) -> Any:
+        x, w, o, c = ctx.saved_tensors
+        _, _, db, *_ = rest
+        dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, o, c, ctx.O, ctx.C)
         dy = run(Correlate, x, dw, None, ctx.g)
         dy = dy if dx is None else dy + run(Correlate, dx, w, None, ctx.g)
         return (dy if db is None else dy + db[:, None, None]), dw
@@ -85,22 +86,22 @@ class ConnectedKernelGradient(Rule):
     """
 
     @staticmethod
-    def forward(x: Tensor, delta: Tensor, index: Tensor, g: Geometry, O: int, C: int) -> Tensor:
-        return kernels.gather(conv.kernel_gradient(x, delta, g), index)
+    def forward(x: Tensor, delta: Tensor, o: Tensor, c: Tensor, g: Geometry, O: int, C: int) -> Tensor:
+        return kernels.gather(conv.kernel_gradient(x, delta, g), o, c)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, delta, index, ctx.g, ctx.O, ctx.C = inputs
-        keep_factors(ctx, x, delta, index)
+        x, delta, o, c, ctx.g, ctx.O, ctx.C = inputs
+        keep_factors(ctx, x, delta, o, c)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
-        x, delta, index = ctx.saved_tensors
+        x, delta, o, c = ctx.saved_tensors
         x_needed, delta_needed, *_ = ctx.needs_input_grad
-        dw = run(ScatterKernels, eps, index, ctx.O, ctx.C)
+        dw = run(ScatterKernels, eps, o, c, ctx.O, ctx.C)
         dx = run(FullConvolve, delta, dw, ctx.g) if x_needed else None
         ddelta = run(Correlate, x, dw, None, ctx.g) if delta_needed else None
-        return dx, ddelta, None, None, None, None
+        return dx, ddelta, None, None, None, None, None
 
 
 class ConnectedKernelGradientDual(ConnectedKernelGradient):
@@ -108,28 +109,28 @@ class ConnectedKernelGradientDual(ConnectedKernelGradient):
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, ddelta: Tensor, *_: None) -> Tensor:
-        x, delta, index = ctx.saved_tensors
-        how = index, ctx.g, ctx.O, ctx.C
+        x, delta, o, c = ctx.saved_tensors
+        how = o, c, ctx.g, ctx.O, ctx.C
         return run(ConnectedKernelGradient, dx, delta, *how) + run(ConnectedKernelGradient, x, ddelta, *how)
 
 
 class ScatterKernels(Rule):
-    """w = the K kernels added at their places, zeros elsewhere. dL/dweight = gather(delta); kept: index."""
+    """w = the K kernels added at their places, zeros elsewhere. dL/dweight = gather(delta); kept: o, c."""
 
     @staticmethod
-    def forward(weight: Tensor, index: Tensor, O: int, C: int) -> Tensor:
-        return kernels.scatter(weight, index, O, C, distinct=False)
+    def forward(weight: Tensor, o: Tensor, c: Tensor, O: int, C: int) -> Tensor:
+        return kernels.scatter(weight, o, c, O, C, distinct=False)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, ctx.O, ctx.C = inputs
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        _, o, c, ctx.O, ctx.C = inputs
+        ctx.save_for_backward(o, c)
+        ctx.save_for_forward(o, c)
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None, None]:
-        (index,) = ctx.saved_tensors
-        return run(GatherKernels, delta, index), None, None, None
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        o, c = ctx.saved_tensors
+        return run(GatherKernels, delta, o, c), None, None, None, None
 
 
 class ScatterKernelsDual(ScatterKernels):
@@ -137,37 +138,37 @@ class ScatterKernelsDual(ScatterKernels):
 
     @staticmethod
     def jvp(ctx: Any, dweight: Tensor, *_: None) -> Tensor:
-        (index,) = ctx.saved_tensors
-        return run(ScatterKernels, dweight, index, ctx.O, ctx.C)
+        o, c = ctx.saved_tensors
+        return run(ScatterKernels, dweight, o, c, ctx.O, ctx.C)
 
 
 class GatherKernels(Rule):
-    """weight = the kernels of w at the K places. dL/dw = scatter(eps); kept: index, not w."""
+    """weight = the kernels of w at the K places. dL/dw = scatter(eps); kept: o and c, not w."""
 
     @staticmethod
-    def forward(w: Tensor, index: Tensor) -> Tensor:
-        return kernels.gather(w, index)
+    def forward(w: Tensor, o: Tensor, c: Tensor) -> Tensor:
+        return kernels.gather(w, o, c)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        w, index = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        w, o, c = inputs
         ctx.O, ctx.C = w.shape[:2]
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        ctx.save_for_backward(o, c)
+        ctx.save_for_forward(o, c)
 
     @staticmethod
-    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
-        (index,) = ctx.saved_tensors
-        return run(ScatterKernels, eps, index, ctx.O, ctx.C), None
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
+        o, c = ctx.saved_tensors
+        return run(ScatterKernels, eps, o, c, ctx.O, ctx.C), None, None
 
 
 class GatherKernelsDual(GatherKernels):
     """Forward mode: linear, so the tangent is gathered alike."""
 
     @staticmethod
-    def jvp(ctx: Any, dw: Tensor, _: None) -> Tensor:
-        (index,) = ctx.saved_tensors
-        return run(GatherKernels, dw, index)
+    def jvp(ctx: Any, dw: Tensor, *_: None) -> Tensor:
+        o, c = ctx.saved_tensors
+        return run(GatherKernels, dw, o, c)
 
 
 ConnectedCorrelate.dual, ConnectedKernelGradient.dual = ConnectedCorrelateDual, ConnectedKernelGradientDual
@@ -201,7 +202,7 @@ def connected_conv2d(
     O, C = _fitting(op, weight, index, maps)
     x, g = prepared(op, x, (O, C, *weight.shape[1:]), b, stride, padding, dilation, groups)
     try:
-        y, _ = run(ConnectedCorrelate, x, weight, index, b, g, O, C, distinct)
+        y, _ = run(ConnectedCorrelate, x, weight, *index.unbind(), b, g, O, C, distinct)
     except IndexError as error:
         _refuse_outside(op, index, O, C, error)
         raise
@@ -219,7 +220,7 @@ def scatter_kernels(weight: Tensor, index: Tensor, maps: tuple[int, int]) -> Ten
     """
     O, C = _fitting("scatter_kernels", weight, index, maps)
     try:
-        return run(ScatterKernels, weight, index, O, C)
+        return run(ScatterKernels, weight, *index.unbind(), O, C)
     except IndexError as error:
         _refuse_outside("scatter_kernels", index, O, C, error)
         raise
@@ -235,7 +236,7 @@ def gather_kernels(w: Tensor, index: Tensor) -> Tensor:
     if w.ndim != 4:
         raise ValueError(f"gather_kernels: w has shape {list(w.shape)}; it must be [O, C, P, Q]")
     try:
-        return run(GatherKernels, w, index)
+        return run(GatherKernels, w, *index.unbind())
     except IndexError as error:
         _refuse_outside("gather_kernels", index, w.shape[0], w.shape[1], error)
         raise
