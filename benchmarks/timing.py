@@ -3,9 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 
+from manualbp.training.memory import keep_freed_memory
+
 
 def in_turns(steps: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
-    """Milliseconds that each step took in each round after those that warm up."""
+    """Milliseconds that each step took in each round after those that warm up.
+
+    Freed memory is kept, as `train.py` does it: else luck decides which step gets its memory anew from the system.
+    """
+    keep_freed_memory()
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(rounds + warm_up):
         for name, step in steps.items():

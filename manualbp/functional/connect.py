@@ -119,7 +119,8 @@ class ScatterKernels(Rule):
 
     @staticmethod
     def forward(weight: Tensor, o: Tensor, c: Tensor, O: int, C: int) -> Tensor:
-        return kernels.scatter(weight, o, c, O, C, distinct=False)
+        w = kernels.scatter(weight, o, c, O, C, distinct=False)
+        return w.view(w.shape)  # PyTorch 2.11 compiles a rule that ends in place to one without a gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -70,7 +70,7 @@ def build_parser() -> ArgumentParser:
         "--weight-decay",
         metavar="RATE",
         type=Decay,
-        help="of the weights, a step: by RATE times the learning rate (default: 0.01 for adamw, else 0)",
+        help="as the optimizer of torch.optim has it (default: 0.01 for adamw, else 0)",
     )
     add(
         "--label-smoothing",

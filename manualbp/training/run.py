@@ -22,6 +22,7 @@ from manualbp.training import UserError, autograd, figures
 from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
+from manualbp.training.memory import keep_freed_memory
 from manualbp.training.networks import NETWORKS, loss_of
 from manualbp.training.sources import SOURCES
 
@@ -39,6 +40,7 @@ def run(options: Namespace, config: str) -> None:
     """
     start = time.perf_counter()
     quieten()
+    keep_freed_memory()
     if options.network not in NETWORKS:
         raise UserError(f"argument --network: {options.network} is unknown, choose from {', '.join(NETWORKS)}")
     if options.network == "mlp" and options.pooling is not None:
