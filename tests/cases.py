@@ -61,15 +61,15 @@ ORACLES: dict[str, Callable[..., Any]] = {
     ),
     "rotate": lambda w: w.flip(-2, -1),
     "convolve": lambda x, w, b, **settings: T.conv2d(x, w.flip(-2, -1), b, **settings),
-    "scatter_kernels": lambda weight, index, maps: (
+    "scatter_kernels": lambda weight, o, c, maps: (
         weight.new_zeros(maps[0] * maps[1], *weight.shape[1:])
-        .index_add(0, index[0] % maps[0] * maps[1] + index[1] % maps[1], weight)
+        .index_add(0, o % maps[0] * maps[1] + c % maps[1], weight)
         .unflatten(0, maps)
     ),
-    "gather_kernels": lambda w, index: torch.stack([w[o, c] for o, c in index.T.tolist()]),
+    "gather_kernels": lambda w, o, c: torch.stack([w[o, c] for o, c in zip(o.tolist(), c.tolist(), strict=True)]),
 }
-ORACLES["connected_conv2d"] = lambda x, weight, index, maps, b=None, **settings: T.conv2d(
-    x, ORACLES["scatter_kernels"](weight, index, maps), b, **settings
+ORACLES["connected_conv2d"] = lambda x, weight, o, c, maps, b=None, **settings: T.conv2d(
+    x, ORACLES["scatter_kernels"](weight, o, c, maps), b, **settings
 )
 
 
@@ -153,22 +153,23 @@ CONVOLVE = [
     ],
 ]
 
-PLACES = torch.tensor([[1, 0, 1], [2, 0, 0]])
-TWICE = torch.tensor([[0, 1, 0], [1, 1, 1]])
+PLACES = torch.tensor([1, 0, 1]), torch.tensor([2, 0, 0])
+TWICE = torch.tensor([0, 1, 0]), torch.tensor([1, 1, 1])
+FROM_END = torch.tensor([-1, 0, -2]), torch.tensor([-3, 2, -1])
 CONNECT = [
-    Case("scatter_kernels", "three of six", together(normal(3, 2, 3), fixed(PLACES, (2, 3)))),
-    Case("scatter_kernels", "two at one place", together(normal(3, 2, 2), fixed(TWICE, (2, 3)))),
-    Case("scatter_kernels", "all", together(normal(4, 1, 2), fixed(torch.ones(2, 2).nonzero().T, (2, 2)))),
+    Case("scatter_kernels", "three of six", together(normal(3, 2, 3), fixed(*PLACES, (2, 3)))),
+    Case("scatter_kernels", "two at one place", together(normal(3, 2, 2), fixed(*TWICE, (2, 3)))),
+    Case("scatter_kernels", "all", together(normal(4, 1, 2), fixed(*torch.ones(2, 2).nonzero(as_tuple=True), (2, 2)))),
     Case(
         "scatter_kernels",
         "from the end",
-        together(normal(3, 2, 1), fixed(torch.tensor([[-1, 0, -2], [-3, 2, -1]]), (2, 3))),
+        together(normal(3, 2, 1), fixed(*FROM_END, (2, 3))),
     ),
-    Case("gather_kernels", "three of six", together(normal(2, 3, 3, 2), fixed(PLACES))),
-    Case("gather_kernels", "one twice", together(normal(2, 3, 2, 2), fixed(TWICE))),
+    Case("gather_kernels", "three of six", together(normal(2, 3, 3, 2), fixed(*PLACES))),
+    Case("gather_kernels", "one twice", together(normal(2, 3, 2, 2), fixed(*TWICE))),
     *[
-        Case("connected_conv2d", name, together(normal(*x), normal(*w), fixed(index, maps), b), settings)
-        for name, x, w, index, maps, b, settings in [
+        Case("connected_conv2d", name, together(normal(*x), normal(*w), fixed(*places, maps), b), settings)
+        for name, x, w, places, maps, b, settings in [
             ("plain", (2, 3, 5, 4), (3, 2, 3), PLACES, (2, 3), normal(2), {}),
             ("two at one place", (2, 3, 5, 4), (3, 2, 3), TWICE, (2, 3), normal(2), {}),
             ("no bias, stride", (2, 3, 6, 5), (3, 3, 2), PLACES, (2, 3), fixed(None), {"stride": (2, 1)}),

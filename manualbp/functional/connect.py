@@ -1,6 +1,6 @@
 """Connection tables: each output map sees only some input maps (lecture 001, eq. 1.3).
 
-Only the connected kernels exist: weight[k] leads from input map c[k] to output map o[k], the two rows of index.
+Only the connected kernels exist: weight[k] leads from input map c[k] to output map o[k], two lists of maps.
 
     scatter    w[o,c] = sum over {k: o[k] = o, c[k] = c} of weight[k], and 0 where no k is      K kernels -> dense
     gather     weight[k] = w[o[k],c[k]]                                                         dense -> K kernels
@@ -179,7 +179,8 @@ ScatterKernels.dual, GatherKernels.dual = ScatterKernelsDual, GatherKernelsDual
 def connected_conv2d(
     input: Tensor,
     weight: Tensor,
-    index: Tensor,
+    o: Tensor,
+    c: Tensor,
     maps: tuple[int, int],
     bias: Tensor | None = None,
     stride: Size = 1,
@@ -188,85 +189,85 @@ def connected_conv2d(
     groups: int = 1,
     distinct: bool = False,
 ) -> Tensor:
-    """`conv2d` under a connection table: with the dense kernel `scatter_kernels(weight, index, maps)`.
+    """`conv2d` under a connection table: with the dense kernel `scatter_kernels(weight, o, c, maps)`.
 
     input [N, C groups, H, W] or [C groups, H, W], weight [K, P, Q], bias [O], all of one real dtype (under autocast:
-    cast to its dtype); index [2, K] int64, for each kernel its output and its input map; maps = (O, C), C the input
-    maps of one group -> [N, O, I, J] or [O, I, J]. distinct: no two kernels have the same maps, which is a promise, and
+    cast to its dtype); o and c [K] int64, the output and the input map of each kernel; maps = (O, C), C the input maps
+    of one group -> [N, O, I, J] or [O, I, J]. distinct: no two kernels have the same maps, which is a promise, and
     faster for large tables. The other arguments are those of `conv2d`. Kept for backward: input if the gradient of
-    weight is asked for, the dense kernel if that of input is, and index. Raises as `conv2d` and `scatter_kernels`.
+    weight is asked for, the dense kernel if that of input is, and o and c. Raises as `conv2d` and `scatter_kernels`.
     Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
     op = "connected_conv2d"
     x, weight, b = low_precision(input, weight, bias)
     same_kind(op, input=x, weight=weight, bias=b)
-    O, C = _fitting(op, weight, index, maps)
+    O, C = _fitting(op, weight, o, c, maps)
     x, g = prepared(op, x, (O, C, *weight.shape[1:]), b, stride, padding, dilation, groups)
     try:
-        y, _ = run(ConnectedCorrelate, x, weight, *index.unbind(), b, g, O, C, distinct)
+        y, _ = run(ConnectedCorrelate, x, weight, o, c, b, g, O, C, distinct)
     except IndexError as error:
-        _refuse_outside(op, index, O, C, error)
+        _refuse_outside(op, o, c, O, C, error)
         raise
     return y if input.ndim == 4 else y.squeeze(0)
 
 
-def scatter_kernels(weight: Tensor, index: Tensor, maps: tuple[int, int]) -> Tensor:
+def scatter_kernels(weight: Tensor, o: Tensor, c: Tensor, maps: tuple[int, int]) -> Tensor:
     """The dense kernel of a connection table: K kernels at their places, zeros elsewhere.
 
-    weight [K, P, Q] of any dtype, index [2, K] int64, for each kernel its output map, from 0 to O - 1, and its input
-    map, from 0 to C - 1 (or counted from the end: -1 is the last one), maps = (O, C) -> [O, C, P, Q]. Kernels at one
-    place are added up. Kept for backward: index. Raises ValueError for shapes and maps that do not fit, TypeError for
-    an index that is not int64.
+    weight [K, P, Q] of any dtype; o and c [K] int64, for each kernel its output map, from 0 to O - 1, and its input
+    map, from 0 to C - 1 (or counted from the end: -1 is the last one); maps = (O, C) -> [O, C, P, Q]. Kernels at one
+    place are added up. Kept for backward: o and c. Raises ValueError for shapes and maps that do not fit, TypeError
+    where o or c is not int64.
     Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
-    O, C = _fitting("scatter_kernels", weight, index, maps)
+    O, C = _fitting("scatter_kernels", weight, o, c, maps)
     try:
-        return run(ScatterKernels, weight, *index.unbind(), O, C)
+        return run(ScatterKernels, weight, o, c, O, C)
     except IndexError as error:
-        _refuse_outside("scatter_kernels", index, O, C, error)
+        _refuse_outside("scatter_kernels", o, c, O, C, error)
         raise
 
 
-def gather_kernels(w: Tensor, index: Tensor) -> Tensor:
+def gather_kernels(w: Tensor, o: Tensor, c: Tensor) -> Tensor:
     """The K kernels of a dense kernel at the places of a connection table: the adjoint of `scatter_kernels`.
 
-    w [O, C, P, Q] of any dtype, index [2, K] int64 as for `scatter_kernels` -> [K, P, Q]. Kept for backward: index.
+    w [O, C, P, Q] of any dtype, o and c [K] int64 as for `scatter_kernels` -> [K, P, Q]. Kept for backward: o and c.
     Raises as `scatter_kernels`. Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
-    _places("gather_kernels", index)
+    _places("gather_kernels", o, c)
     if w.ndim != 4:
         raise ValueError(f"gather_kernels: w has shape {list(w.shape)}; it must be [O, C, P, Q]")
     try:
-        return run(GatherKernels, w, *index.unbind())
+        return run(GatherKernels, w, o, c)
     except IndexError as error:
-        _refuse_outside("gather_kernels", index, w.shape[0], w.shape[1], error)
+        _refuse_outside("gather_kernels", o, c, w.shape[0], w.shape[1], error)
         raise
 
 
-def _places(op: str, index: Tensor) -> None:
-    """Refuse what is no list of places."""
-    if index.dtype != torch.int64:
-        raise TypeError(f"{op}: index is {index.dtype}; it must be int64")
-    if index.ndim != 2 or index.shape[0] != 2:
-        raise ValueError(f"{op}: index has shape {list(index.shape)}; it must be [2, K]")
+def _places(op: str, o: Tensor, c: Tensor) -> None:
+    """Refuse what is no pair of lists of maps."""
+    for name, maps in (("o", o), ("c", c)):
+        if maps.dtype != torch.int64:
+            raise TypeError(f"{op}: {name} is {maps.dtype}; it must be int64")
+    if o.ndim != 1 or o.shape != c.shape:
+        raise ValueError(f"{op}: o has shape {list(o.shape)} and c {list(c.shape)}; both must be [K]")
 
 
-def _fitting(op: str, weight: Tensor, index: Tensor, maps: tuple[int, int]) -> tuple[int, int]:
+def _fitting(op: str, weight: Tensor, o: Tensor, c: Tensor, maps: tuple[int, int]) -> tuple[int, int]:
     """O and C, or a refusal of kernels and places that do not fit."""
-    _places(op, index)
-    if weight.ndim != 3 or weight.shape[0] != index.shape[1]:
+    _places(op, o, c)
+    if weight.ndim != 3 or weight.shape[0] != o.shape[0]:
         raise ValueError(
-            f"{op}: weight has shape {list(weight.shape)} and index {list(index.shape)}; they must be [K, P, Q] and "
-            "[2, K]"
+            f"{op}: weight has shape {list(weight.shape)} and o {list(o.shape)}; they must be [K, P, Q] and [K]"
         )
     return maps
 
 
-def _refuse_outside(op: str, index: Tensor, O: int, C: int, error: Exception) -> None:
+def _refuse_outside(op: str, o: Tensor, c: Tensor, O: int, C: int, error: Exception) -> None:
     """Raise ValueError where a map outside of the dense kernel is the reason of the error."""
-    for which, row, n in (("output", index[0], O), ("input", index[1], C)):
-        if row.numel() and not -n <= int(row.min()) <= int(row.max()) < n:
+    for name, which, maps, n in (("o", "output", o, O), ("c", "input", c, C)):
+        if maps.numel() and not -n <= int(maps.min()) <= int(maps.max()) < n:
             raise ValueError(
-                f"{op}: index holds {which} maps from {int(row.min())} to {int(row.max())}; maps = [{O}, {C}], so they "
-                f"must be from 0 to {n - 1}"
+                f"{op}: {name} holds {which} maps from {int(maps.min())} to {int(maps.max())}; maps = [{O}, {C}], so "
+                f"they must be from 0 to {n - 1}"
             ) from error

@@ -54,14 +54,15 @@ class ConnectedConv2d(Conv2d):
 
     weight [K, P, Q]: one kernel for each of the K connections, in the order of the table, row by row; kernels that are
     not connected do not exist. Initial values as in torch.nn.Conv2d, uniform within 1 / sqrt(fan-in), the fan-in being
-    that of each output map. The buffer `index` [2, K], the output and the input map (of its group) of each kernel, is
-    the table: state_dict carries it.
+    that of each output map. The buffers `output_map` and `input_map` [K], the maps of each kernel (the input map is
+    counted in its group), are the table: state_dict carries them.
 
-    Kept for backward: as `conv2d`, and the index. Raises ValueError or TypeError for a table
+    Kept for backward: as `conv2d`, and the table. Raises ValueError or TypeError for a table
     that does not fit. Source: lecture 001, eq. 1.3; derivation at the head of `functional/connect.py`.
     """
 
-    index: Tensor
+    output_map: Tensor
+    input_map: Tensor
 
     def __init__(
         self,
@@ -82,9 +83,10 @@ class ConnectedConv2d(Conv2d):
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, "meta"
         )
-        index = _within_groups(table, groups).nonzero().T.contiguous()
-        self.register_buffer("index", index.to(device))
-        self.weight = nn.Parameter(torch.empty(index.shape[1], *self.kernel_size, device=device, dtype=dtype))
+        o, c = _within_groups(table, groups).nonzero(as_tuple=True)
+        self.register_buffer("output_map", o.to(device))
+        self.register_buffer("input_map", c.to(device))
+        self.weight = nn.Parameter(torch.empty(len(o), *self.kernel_size, device=device, dtype=dtype))
         if self.bias is not None:
             self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
         self.reset_parameters()
@@ -92,7 +94,7 @@ class ConnectedConv2d(Conv2d):
     def reset_parameters(self) -> None:
         if self.weight.is_meta:
             return  # Conv2d's constructor asks for it before the table is known
-        o = self.index[0]
+        o = self.output_map
         fan_in = torch.bincount(o, minlength=self.out_channels) * self.kernel_size[0] * self.kernel_size[1]
         bound = fan_in.to(self.weight.dtype).rsqrt()
         with torch.no_grad():
@@ -104,8 +106,8 @@ class ConnectedConv2d(Conv2d):
     def connections(self) -> Tensor:
         """The table, bool [out_channels, in_channels]."""
         per_group = self.in_channels // self.groups
-        o, c = self.index
-        table = torch.zeros(self.out_channels, self.in_channels, dtype=torch.bool, device=self.index.device)
+        o, c = self.output_map, self.input_map
+        table = torch.zeros(self.out_channels, self.in_channels, dtype=torch.bool, device=o.device)
         table[o, o // (self.out_channels // self.groups) * per_group + c] = True
         return table
 
@@ -113,7 +115,7 @@ class ConnectedConv2d(Conv2d):
         input, padding = self._padded(input)
         maps = self.out_channels, self.in_channels // self.groups
         settings = self.stride, padding, self.dilation, self.groups
-        return F.connected_conv2d(input, weight, self.index, maps, bias, *settings, distinct=True)
+        return F.connected_conv2d(input, weight, self.output_map, self.input_map, maps, bias, *settings, distinct=True)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, connections={len(self.weight)}"

@@ -19,7 +19,7 @@ class ConnectedConv2d(nn.ConnectedConv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         w = weight.new_zeros(self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        w = w.index_put(self.index.unbind(), weight)
+        w = w.index_put((self.output_map, self.input_map), weight)
         return torch.nn.Conv2d._conv_forward(self, input, w, bias)
 
 

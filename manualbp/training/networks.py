@@ -164,7 +164,7 @@ def caltech(
         conv2 = network.get_submodule("conv2")
         with torch.no_grad():  # the maps of pool1 are about 0.2 in the mean, and each kernel's share of that goes off
             of_kernel = conv2.get_parameter("weight").sum((1, 2))
-            conv2.get_parameter("bias").index_add_(0, conv2.get_buffer("index")[0], of_kernel, alpha=-0.2)
+            conv2.get_parameter("bias").index_add_(0, conv2.get_buffer("output_map"), of_kernel, alpha=-0.2)
     return network
 
 

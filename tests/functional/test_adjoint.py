@@ -51,11 +51,11 @@ def test_rotation_is_its_own_adjoint(device: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CONNECT if case.op == "scatter_kernels"], ids=str)
 def test_scatter_and_gather(case: Case, device: str) -> None:
     """<delta, scatter(weight)> = <gather(delta), weight>"""
-    weight, index, maps = case.inputs(device)
+    weight, o, c, maps = case.inputs(device)
     weight = weight.detach()
-    w = F.scatter_kernels(weight, index, maps)
+    w = F.scatter_kernels(weight, o, c, maps)
     delta = random_like(w)
-    equal(inner(delta, w), inner(F.gather_kernels(delta, index), weight), delta, weight)
+    equal(inner(delta, w), inner(F.gather_kernels(delta, o, c), weight), delta, weight)
 
 
 @pytest.mark.parametrize("case", [c for c in PAD if c.kwargs["mode"] == "constant" or "-" not in c.name], ids=str)

@@ -13,7 +13,7 @@ def r(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 X, W = r(2, 4, 6, 5), r(6, 4, 3, 3)
-I = torch.tensor([[0, 1], [1, 0]])
+o, c = torch.tensor([0, 1]), torch.tensor([1, 0])
 T = torch.zeros(5, dtype=torch.int64)
 Z = r(5, 4)
 REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
@@ -44,17 +44,17 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
     ("convolve", (X, W), {"padding": "same", "stride": 2}, ["'same'", "stride = 2"]),
     ("convolve", (X.to(torch.complex64), W.to(torch.complex64)), {}, ["input", "complex64"]),
     ("rotate", (r(3),), {}, ["w", "[3]", "[..., P, Q]"]),
-    ("scatter_kernels", (r(3, 2, 2), I, (2, 3)), {}, ["weight", "[3, 2, 2]", "[2, 2]"]),
-    ("scatter_kernels", (r(2, 2), I, (2, 3)), {}, ["weight", "[2, 2]", "[K, P, Q]"]),
-    ("scatter_kernels", (r(2, 3, 3), I.float(), (2, 3)), {}, ["index", "float32", "int64"]),
-    ("scatter_kernels", (r(2, 3, 3), I[0], (2, 3)), {}, ["index", "[2]", "[2, K]"]),
-    ("scatter_kernels", (r(2, 3, 3), I + 2, (2, 3)), {}, ["output maps", "2 to 3", "[2, 3]", "0 to 1"]),
-    ("connected_conv2d", (X, r(2, 3, 3), I + 3, (6, 4)), {}, ["input maps", "3 to 4", "[6, 4]", "0 to 3"]),
-    ("connected_conv2d", (X, r(2, 3, 3), I, (6, 3)), {}, ["4 maps", "[6, 3, 3, 3]", "3;"]),
-    ("connected_conv2d", (X, r(2, 3, 3), I, (6, 4), r(5)), {}, ["bias", "[5]", "[6, 4, 3, 3]"]),
-    ("connected_conv2d", (X, r(2, 3, 3).double(), I, (6, 4)), {}, ["float32", "float64"]),
-    ("gather_kernels", (r(2, 3, 3), I), {}, ["w", "[2, 3, 3]", "[O, C, P, Q]"]),
-    ("gather_kernels", (r(2, 3, 3, 3), I - 4), {}, ["output maps", "-4 to -3", "0 to 1"]),
+    ("scatter_kernels", (r(3, 2, 2), o, c, (2, 3)), {}, ["weight", "[3, 2, 2]", "[2]"]),
+    ("scatter_kernels", (r(2, 2), o, c, (2, 3)), {}, ["weight", "[2, 2]", "[K, P, Q]"]),
+    ("scatter_kernels", (r(2, 3, 3), o, c.float(), (2, 3)), {}, ["c is", "float32", "int64"]),
+    ("scatter_kernels", (r(2, 3, 3), o, c[:1], (2, 3)), {}, ["o", "[2]", "c [1]", "[K]"]),
+    ("scatter_kernels", (r(2, 3, 3), o + 2, c, (2, 3)), {}, ["o holds output maps", "2 to 3", "[2, 3]", "0 to 1"]),
+    ("connected_conv2d", (X, r(2, 3, 3), o, c + 3, (6, 4)), {}, ["c holds input maps", "3 to 4", "[6, 4]", "0 to 3"]),
+    ("connected_conv2d", (X, r(2, 3, 3), o, c, (6, 3)), {}, ["4 maps", "[6, 3, 3, 3]", "3;"]),
+    ("connected_conv2d", (X, r(2, 3, 3), o, c, (6, 4), r(5)), {}, ["bias", "[5]", "[6, 4, 3, 3]"]),
+    ("connected_conv2d", (X, r(2, 3, 3).double(), o, c, (6, 4)), {}, ["float32", "float64"]),
+    ("gather_kernels", (r(2, 3, 3), o, c), {}, ["w", "[2, 3, 3]", "[O, C, P, Q]"]),
+    ("gather_kernels", (r(2, 3, 3, 3), o - 4, c), {}, ["output maps", "-4 to -3", "0 to 1"]),
     ("max_pool2d", (r(6, 5), 2), {}, ["input", "[6, 5]"]),
     ("max_pool2d", (r(2, 0, 6, 5), 2), {}, ["input", "[2, 0, 6, 5]"]),
     ("max_pool2d", (X, 2), {"padding": 2}, ["padding = [2, 2]", "half"]),

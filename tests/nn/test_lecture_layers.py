@@ -131,7 +131,7 @@ def test_initial_values_lie_within_the_fan_in_of_each_map() -> None:
     layer = ConnectedConv2d(6, 16, 25, LENET5_C3)
     for o, row in enumerate(LENET5_C3):
         bound = (len(row) * 625) ** -0.5
-        own = layer.weight[layer.index[0] == o]
+        own = layer.weight[layer.output_map == o]
         assert 0.9 * bound < own.abs().max() <= bound
         assert layer.bias is not None
         assert abs(layer.bias[o]) <= bound
