@@ -160,11 +160,7 @@ CONNECT = [
     Case("scatter_kernels", "three of six", together(normal(3, 2, 3), fixed(*PLACES, (2, 3)))),
     Case("scatter_kernels", "two at one place", together(normal(3, 2, 2), fixed(*TWICE, (2, 3)))),
     Case("scatter_kernels", "all", together(normal(4, 1, 2), fixed(*torch.ones(2, 2).nonzero(as_tuple=True), (2, 2)))),
-    Case(
-        "scatter_kernels",
-        "from the end",
-        together(normal(3, 2, 1), fixed(*FROM_END, (2, 3))),
-    ),
+    Case("scatter_kernels", "from the end", together(normal(3, 2, 1), fixed(*FROM_END, (2, 3)))),
     Case("gather_kernels", "three of six", together(normal(2, 3, 3, 2), fixed(*PLACES))),
     Case("gather_kernels", "one twice", together(normal(2, 3, 2, 2), fixed(*TWICE))),
     *[

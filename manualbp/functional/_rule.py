@@ -35,13 +35,14 @@ class ElementwiseRule(Rule):
 
     generate_vmap_rule = False
 
-
-def batch_first(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
-    """The tensors with the batch of vmap as their first axis; what is not batched stands in every sample."""
-    return [
-        t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
-        for d, t in zip(in_dims, tensors, strict=True)
-    ]
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+        """The batch as the first axis of every tensor; what is not batched stands in every sample."""
+        batched = [
+            t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
+            for d, t in zip(in_dims, tensors, strict=True)
+        ]
+        return run(cls, *batched), 0
 
 
 def run(rule: type[Rule], *args: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import ElementwiseRule, Rule, batch_first, refuse_complex, run
+from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
 from manualbp.kernels import activation as kernels
 
 
@@ -55,10 +55,6 @@ class SigmoidSlope(ElementwiseRule):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], delta: Tensor, y: Tensor) -> tuple[Tensor, int]:
-        return run(SigmoidSlope, *batch_first(info, in_dims, delta, y)), 0
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,10 +111,6 @@ class TanhSlope(ElementwiseRule):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], delta: Tensor, y: Tensor) -> tuple[Tensor, int]:
-        return run(TanhSlope, *batch_first(info, in_dims, delta, y)), 0
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, y = ctx.saved_tensors
         return run(TanhSlope, eps, y), -2 * eps * delta * y
@@ -172,10 +164,6 @@ class ReLUSlope(ElementwiseRule):
         _, y = inputs
         ctx.save_for_backward(y)
         ctx.save_for_forward(y)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, int | None], delta: Tensor, y: Tensor) -> tuple[Tensor, int]:
-        return run(ReLUSlope, *batch_first(info, in_dims, delta, y)), 0
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:

@@ -70,9 +70,10 @@ class ConnectedCorrelateDual(ConnectedCorrelate):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None, *rest: Tensor | None) -> Any:
+    def jvp(
+        ctx: Any, dx: Tensor | None, dweight: Tensor | None, do: None, dc: None, db: Tensor | None, *_: None
+    ) -> tuple[Tensor, Tensor]:
         x, w, o, c = ctx.saved_tensors
-        _, _, db, *_ = rest
         dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, o, c, ctx.O, ctx.C)
         dy = run(Correlate, x, dw, None, ctx.g)
         dy = dy if dx is None else dy + run(Correlate, dx, w, None, ctx.g)

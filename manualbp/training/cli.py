@@ -14,6 +14,7 @@ from manualbp.training import UserError
 EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
 WEIGHT_DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01}
+MAY_CHANGE = ("data_dir", "epochs", "backward")  # of the options that a checkpoint keeps
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
@@ -111,25 +112,14 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
     parser = build_parser()
     options = parser.parse_args(argv)
     if options.resume is not None:
-        from manualbp.training.run import read_checkpoint
+        from manualbp.training.run import KEPT, read_checkpoint
 
         kept = read_checkpoint(options.resume)["run"]["options"]
         parser.set_defaults(kept)
         options = parser.parse_args(argv)
-        for name in (
-            "data",
-            "network",
-            "activation",
-            "pooling",
-            "batch_size",
-            "lr",
-            "optimizer",
-            "weight_decay",
-            "label_smoothing",
-            "validation",
-            "precision",
-            "seed",
-        ):
+        for name in KEPT:
+            if name in MAY_CHANGE:
+                continue
             before = kept.get(name, parser.get_defaults()[name])  # older checkpoints lack newer options
             if options[name] != before:
                 made_with = "the default" if before is None else before

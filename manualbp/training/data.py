@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from manualbp.training import UserError
 from manualbp.training.sources import Files, Images, Source, split
 
-# Natural logarithms of the scale and of the ratio of width to height, angle in radians, shifts in halves of the image.
+# Natural logarithms of the scale and of what it is multiplied with across and divided by down, angle in radians, shifts
+# in halves of the image.
 WARP = torch.tensor([[0.22], [0.15], [0.15], [0.26], [0.26]])
 Batch = tuple[Tensor, Tensor]  # images (n, channels, height, width) uint8, labels (n,) int64
 

@@ -83,16 +83,16 @@ CALTECH = ("--data", "caltech101", "--data-dir", "caltech", "--batch-size", "8",
 
 
 @pytest.mark.parametrize(
-    ("network", "steps", "arguments"),
+    ("network", "steps", "fall", "arguments"),
     [
-        ("lecture004", 55, ()),
-        ("lecture004", 55, ("--activation", "relu", "--pooling", "avg", "--lr", "0.01")),
-        ("block", 55, ("--lr", "0.05")),
-        ("mlp", 55, ("--activation", "tanh")),
-        ("caltech", 35, CALTECH),
+        ("lecture004", 55, 0.1, ()),
+        ("lecture004", 55, 0, ("--activation", "relu", "--pooling", "avg", "--lr", "0.01")),
+        ("block", 55, 0.1, ("--lr", "0.05")),
+        ("mlp", 55, 0.1, ("--activation", "tanh")),
+        ("caltech", 35, 0, CALTECH),
     ],
 )
-def test_backwards_agree(network: str, steps: int, arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_backwards_agree(network: str, steps: int, fall: float, arguments: tuple[str, ...], tmp_path: Path) -> None:
     files.caltech101(tmp_path / "caltech")
     losses = []
     for backward in ("manualbp", "torch"):
@@ -102,7 +102,7 @@ def test_backwards_agree(network: str, steps: int, arguments: tuple[str, ...], t
         with open(metrics) as file:
             losses.append([float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]])
     assert len(losses[0]) == steps
-    assert sum(losses[0][-5:]) < sum(losses[0][:5])
+    assert sum(losses[0][-5:]) < sum(losses[0][:5]) - 5 * fall
     assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 1e-3
 
 
