@@ -15,7 +15,7 @@ import manualbp.nn as nn
 from benchmarks.timing import in_turns
 from manualbp.training.networks import caltech
 
-BATCHES = {1: 8, 16: 3, 128: 1}  # and how many times the rounds
+BATCHES = {1: 50, 16: 10, 128: 1}  # and how many times the rounds
 
 
 def training_step(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:

@@ -23,6 +23,7 @@ from manualbp.functional._rule import Rule, keep_factors, kept, low_precision, r
 from manualbp.functional.conv import Correlate, FullConvolve, prepared
 from manualbp.kernels import connect as kernels
 from manualbp.kernels import conv
+from manualbp.kernels.connect import Table
 from manualbp.kernels.geometry import Geometry, Size
 
 
@@ -38,14 +39,14 @@ class ConnectedCorrelate(Rule):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, o: Tensor, c: Tensor, b: Tensor | None, g: Geometry, O: int, C: int, distinct: bool
+        x: Tensor, weight: Tensor, o: Tensor, c: Tensor, b: Tensor | None, g: Geometry, table: Table
     ) -> tuple[Tensor, Tensor]:
-        w = kernels.scatter(weight, o, c, O, C, distinct, channels_last=x.stride(1) == 1)
+        w = kernels.scatter(weight, o, c, table, channels_last=x.stride(1) == 1)
         return conv.correlate(x, w, b, g), w
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, _, o, c, _, ctx.g, ctx.O, ctx.C, _ = inputs
+        x, _, o, c, _, ctx.g, ctx.table = inputs
         x_needed, weight_needed = ctx.needs_input_grad[:2]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(kept(x, weight_needed), kept(output[1], x_needed), o, c)
@@ -58,12 +59,12 @@ class ConnectedCorrelate(Rule):
         dx = dweight = db = None
         if delta is not None:
             dx = run(FullConvolve, delta, w, ctx.g) if x_needed else None
-            dweight = run(ConnectedKernelGradient, x, delta, o, c, ctx.g, ctx.O, ctx.C) if weight_needed else None
+            dweight = run(ConnectedKernelGradient, x, delta, o, c, ctx.g, ctx.table) if weight_needed else None
             db = delta.sum((0, 2, 3)) if b_needed else None
         if eps is not None and weight_needed:
             through_w = run(GatherKernels, eps, o, c)
             dweight = through_w if dweight is None else dweight + through_w
-        return dx, dweight, None, None, db, None, None, None, None
+        return dx, dweight, None, None, db, None, None
 
 
 class ConnectedCorrelateDual(ConnectedCorrelate):
@@ -74,7 +75,7 @@ class ConnectedCorrelateDual(ConnectedCorrelate):
         ctx: Any, dx: Tensor | None, dweight: Tensor | None, do: None, dc: None, db: Tensor | None, *_: None
     ) -> tuple[Tensor, Tensor]:
         x, w, o, c = ctx.saved_tensors
-        dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, o, c, ctx.O, ctx.C)
+        dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, o, c, ctx.table)
         dy = run(Correlate, x, dw, None, ctx.g)
         dy = dy if dx is None else dy + run(Correlate, dx, w, None, ctx.g)
         return (dy if db is None else dy + db[:, None, None]), dw
@@ -87,22 +88,22 @@ class ConnectedKernelGradient(Rule):
     """
 
     @staticmethod
-    def forward(x: Tensor, delta: Tensor, o: Tensor, c: Tensor, g: Geometry, O: int, C: int) -> Tensor:
+    def forward(x: Tensor, delta: Tensor, o: Tensor, c: Tensor, g: Geometry, table: Table) -> Tensor:
         return kernels.gather(conv.kernel_gradient(x, delta, g), o, c)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, delta, o, c, ctx.g, ctx.O, ctx.C = inputs
+        x, delta, o, c, ctx.g, ctx.table = inputs
         keep_factors(ctx, x, delta, o, c)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
         x, delta, o, c = ctx.saved_tensors
         x_needed, delta_needed, *_ = ctx.needs_input_grad
-        dw = run(ScatterKernels, eps, o, c, ctx.O, ctx.C)
+        dw = run(ScatterKernels, eps, o, c, ctx.table)
         dx = run(FullConvolve, delta, dw, ctx.g) if x_needed else None
         ddelta = run(Correlate, x, dw, None, ctx.g) if delta_needed else None
-        return dx, ddelta, None, None, None, None, None
+        return dx, ddelta, None, None, None, None
 
 
 class ConnectedKernelGradientDual(ConnectedKernelGradient):
@@ -111,7 +112,7 @@ class ConnectedKernelGradientDual(ConnectedKernelGradient):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, ddelta: Tensor, *_: None) -> Tensor:
         x, delta, o, c = ctx.saved_tensors
-        how = o, c, ctx.g, ctx.O, ctx.C
+        how = o, c, ctx.g, ctx.table
         return run(ConnectedKernelGradient, dx, delta, *how) + run(ConnectedKernelGradient, x, ddelta, *how)
 
 
@@ -119,20 +120,20 @@ class ScatterKernels(Rule):
     """w = the K kernels added at their places, zeros elsewhere. dL/dweight = gather(delta); kept: o, c."""
 
     @staticmethod
-    def forward(weight: Tensor, o: Tensor, c: Tensor, O: int, C: int) -> Tensor:
-        w = kernels.scatter(weight, o, c, O, C, distinct=False)
+    def forward(weight: Tensor, o: Tensor, c: Tensor, table: Table) -> Tensor:
+        w = kernels.scatter(weight, o, c, table)
         return w.view(w.shape)  # PyTorch 2.11 compiles a rule that ends in place to one without a gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, o, c, ctx.O, ctx.C = inputs
+        _, o, c, ctx.table = inputs
         ctx.save_for_backward(o, c)
         ctx.save_for_forward(o, c)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         o, c = ctx.saved_tensors
-        return run(GatherKernels, delta, o, c), None, None, None, None
+        return run(GatherKernels, delta, o, c), None, None, None
 
 
 class ScatterKernelsDual(ScatterKernels):
@@ -141,7 +142,7 @@ class ScatterKernelsDual(ScatterKernels):
     @staticmethod
     def jvp(ctx: Any, dweight: Tensor, *_: None) -> Tensor:
         o, c = ctx.saved_tensors
-        return run(ScatterKernels, dweight, o, c, ctx.O, ctx.C)
+        return run(ScatterKernels, dweight, o, c, ctx.table)
 
 
 class GatherKernels(Rule):
@@ -154,14 +155,14 @@ class GatherKernels(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
         w, o, c = inputs
-        ctx.O, ctx.C = w.shape[:2]
+        ctx.table = Table(*w.shape[:2], distinct=False)
         ctx.save_for_backward(o, c)
         ctx.save_for_forward(o, c)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
         o, c = ctx.saved_tensors
-        return run(ScatterKernels, eps, o, c, ctx.O, ctx.C), None, None
+        return run(ScatterKernels, eps, o, c, ctx.table), None, None
 
 
 class GatherKernelsDual(GatherKernels):
@@ -202,12 +203,12 @@ def connected_conv2d(
     op = "connected_conv2d"
     x, weight, b = low_precision(input, weight, bias)
     same_kind(op, input=x, weight=weight, bias=b)
-    O, C = _fitting(op, weight, o, c, maps)
-    x, g = prepared(op, x, (O, C, *weight.shape[1:]), b, stride, padding, dilation, groups)
+    _fitting(op, weight, o, c)
+    x, g = prepared(op, x, (*maps, *weight.shape[1:]), b, stride, padding, dilation, groups)
     try:
-        y, _ = run(ConnectedCorrelate, x, weight, o, c, b, g, O, C, distinct)
+        y, _ = run(ConnectedCorrelate, x, weight, o, c, b, g, Table(*maps, distinct))
     except IndexError as error:
-        _refuse_outside(op, o, c, O, C, error)
+        _refuse_outside(op, o, c, *maps, error)
         raise
     return y if input.ndim == 4 else y.squeeze(0)
 
@@ -221,11 +222,11 @@ def scatter_kernels(weight: Tensor, o: Tensor, c: Tensor, maps: tuple[int, int])
     where o or c is not int64.
     Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
-    O, C = _fitting("scatter_kernels", weight, o, c, maps)
+    _fitting("scatter_kernels", weight, o, c)
     try:
-        return run(ScatterKernels, weight, o, c, O, C)
+        return run(ScatterKernels, weight, o, c, Table(*maps, distinct=False))
     except IndexError as error:
-        _refuse_outside("scatter_kernels", o, c, O, C, error)
+        _refuse_outside("scatter_kernels", o, c, *maps, error)
         raise
 
 
@@ -254,14 +255,13 @@ def _places(op: str, o: Tensor, c: Tensor) -> None:
         raise ValueError(f"{op}: o has shape {list(o.shape)} and c {list(c.shape)}; both must be [K]")
 
 
-def _fitting(op: str, weight: Tensor, o: Tensor, c: Tensor, maps: tuple[int, int]) -> tuple[int, int]:
-    """O and C, or a refusal of kernels and places that do not fit."""
+def _fitting(op: str, weight: Tensor, o: Tensor, c: Tensor) -> None:
+    """Refuse kernels and places that do not fit."""
     _places(op, o, c)
     if weight.ndim != 3 or weight.shape[0] != o.shape[0]:
         raise ValueError(
             f"{op}: weight has shape {list(weight.shape)} and o {list(o.shape)}; they must be [K, P, Q] and [K]"
         )
-    return maps
 
 
 def _refuse_outside(op: str, o: Tensor, c: Tensor, O: int, C: int, error: Exception) -> None:
