@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.cases import Case, leaf
+from tests.cases.make import Case, leaf
 
 EXACT = 1e-12
 

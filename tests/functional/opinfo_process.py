@@ -95,6 +95,7 @@ def main() -> int:
         for line in wrong + accepted:
             print("   ", line[:400])
         failed = failed or bool(wrong + accepted) or samples == 0
+    print(f"{len(OPERATORS)} operators")
     return int(failed)
 
 

@@ -12,7 +12,9 @@ from manualbp.kernels import pad as pad_kernels
 from manualbp.kernels import pool as pool_kernels
 from manualbp.kernels.geometry import pooling
 from manualbp.kernels.pad import Margins
-from tests.cases import AVG_POOL2D, CONNECT, MAX_POOL2D, PAD, TRIPLE, Case
+from tests.cases import Case
+from tests.cases.conv import CONNECT, TRIPLE
+from tests.cases.pool import AVG_POOL2D, MAX_POOL2D, PAD
 from tests.checks import EXACT, random_like
 from tests.kernels.test_reference import pool_inputs
 

@@ -10,4 +10,5 @@ def test_pytorchs_own_inputs() -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.functional.opinfo_process"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert done.stdout.count("samples") == 18
+    *lines, last = done.stdout.splitlines()
+    assert last == f"{len(lines)} operators"

@@ -14,7 +14,10 @@ from manualbp.functional.conv import Correlate
 from manualbp.kernels import activation, conv, pool
 from manualbp.kernels.geometry import Geometry
 from tests import checks
-from tests.cases import AVG_POOL2D, CONV2D, ELEMENTWISE, Case
+from tests.cases import Case
+from tests.cases.activation import ELEMENTWISE
+from tests.cases.conv import CONV2D
+from tests.cases.pool import AVG_POOL2D
 
 right = {name: getattr(module, name) for module, name in [
     (conv, "full_convolve"),

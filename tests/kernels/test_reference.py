@@ -9,7 +9,9 @@ from torch import Tensor
 
 from manualbp.kernels import conv, pool, reference
 from manualbp.kernels.geometry import Geometry, convolution, pooling
-from tests.cases import AVG_POOL2D, MAX_POOL2D, TRIPLE, Case
+from tests.cases import Case
+from tests.cases.conv import TRIPLE
+from tests.cases.pool import AVG_POOL2D, MAX_POOL2D
 from tests.checks import EXACT, distance, random_like
 
 
