@@ -4,35 +4,76 @@ the triple of the convolution, true convolution and connection tables.
 """
 
 from manualbp.functional.activation import relu, sigmoid, tanh
+from manualbp.functional.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
 from manualbp.functional.connect import connected_conv2d, gather_kernels, scatter_kernels
 from manualbp.functional.conv import conv2d, correlate, full_convolve, kernel_gradient
 from manualbp.functional.convolve import convolve, rotate
+from manualbp.functional.convs import conv1d, conv3d
+from manualbp.functional.dropout import dropout
+from manualbp.functional.elementwise_loss import (
+    binary_cross_entropy_with_logits,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
+from manualbp.functional.gate import gelu, silu
+from manualbp.functional.hard import hardsigmoid, hardswish, hardtanh, leaky_relu, relu6
 from manualbp.functional.linear import linear
-from manualbp.functional.loss import cross_entropy, mse_loss, nll_loss
+from manualbp.functional.loss import cross_entropy, nll_loss
+from manualbp.functional.norm import batch_norm, group_norm, layer_norm
 from manualbp.functional.pad import pad
 from manualbp.functional.pool import avg_pool2d, max_pool2d
+from manualbp.functional.resize import interpolate
+from manualbp.functional.smooth import elu, softplus
 from manualbp.functional.softmax import log_softmax, softmax
+from manualbp.functional.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from manualbp.functional.unpool import max_unpool2d
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
     "connected_conv2d",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "convolve",
     "correlate",
     "cross_entropy",
+    "dropout",
+    "elu",
     "full_convolve",
     "gather_kernels",
+    "gelu",
+    "group_norm",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "interpolate",
     "kernel_gradient",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
     "linear",
     "log_softmax",
     "max_pool2d",
+    "max_unpool2d",
     "mse_loss",
     "nll_loss",
     "pad",
     "relu",
+    "relu6",
     "rotate",
     "scatter_kernels",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
     "softmax",
+    "softplus",
     "tanh",
 ]

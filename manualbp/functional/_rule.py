@@ -5,11 +5,14 @@ A rule is a `torch.autograd.Function` with `forward`, `setup_context` and `backw
 """
 
 import inspect
+import warnings
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+EXPORTED = "manualbp: torch.export keeps the forward operations only; the exported program's gradient is PyTorch's"
 
 
 class Rule(torch.autograd.Function):
@@ -45,19 +48,21 @@ def _nothing() -> None:
 class ElementwiseRule(Rule):
     """A rule of equally shaped tensors, number by number, with a `vmap` of its own: a batch is one more axis.
 
-    So its kernel may work in place, for which vmap lacks some operators.
+    So its kernel may work in place, for which vmap lacks some operators. What is no tensor is handed on.
     """
 
     generate_vmap_rule = False
 
     @classmethod
-    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
         """The batch as the first axis of every tensor; what is not batched stands in every sample."""
-        batched = [
-            t.movedim(d, 0) if d is not None else t.expand(info.batch_size, *t.shape)
-            for d, t in zip(in_dims, tensors, strict=True)
-        ]
-        return run(cls, *batched), 0
+
+        def batched(a: Any, d: int | None) -> Any:
+            if not isinstance(a, Tensor):
+                return a
+            return a.movedim(d, 0) if d is not None else a.expand(info.batch_size, *a.shape)
+
+        return run(cls, *(batched(a, d) for a, d in zip(args, in_dims, strict=True))), 0
 
 
 def run(rule: type[Rule], *args: Any) -> Any:
@@ -65,9 +70,16 @@ def run(rule: type[Rule], *args: Any) -> Any:
 
     Autocast is settled in the public function that calls a rule. Inside it is switched off, so that a backward
     pass that runs under autocast computes in the precision of the forward pass it belongs to.
+    torch.export drops the rule; all that can be done is to say so. Inside torch.compile torch.func's transforms take
+    views: PyTorch before 2.15 believes that an argument of the compiled function itself needs no gradient, and gives 0.
     """
     device = args[0].device.type
-    apply = rule.apply if torch.compiler.is_compiling() else rule.dual.apply
+    compiling = torch.compiler.is_compiling()
+    if compiling and not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting():
+        warnings.warn(EXPORTED, stacklevel=1)  # one place for all rules, so that it is shown once
+    if compiling and torch._C._are_functorch_transforms_active():
+        args = tuple(a.view_as(a) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
+    apply = rule.apply if compiling else rule.dual.apply
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             return apply(*args)

@@ -58,7 +58,7 @@ class ConnectedCorrelate(Rule):
         x_needed, weight_needed, _, _, b_needed, *_ = ctx.needs_input_grad
         dx = dweight = db = None
         if delta is not None:
-            dx = run(FullConvolve, delta, w, ctx.g) if x_needed else None
+            dx = run(FullConvolve, delta, w, None, ctx.g) if x_needed else None
             dweight = run(ConnectedKernelGradient, x, delta, o, c, ctx.g, ctx.table) if weight_needed else None
             db = delta.sum((0, 2, 3)) if b_needed else None
         if eps is not None and weight_needed:
@@ -101,7 +101,7 @@ class ConnectedKernelGradient(Rule):
         x, delta, o, c = ctx.saved_tensors
         x_needed, delta_needed, *_ = ctx.needs_input_grad
         dw = run(ScatterKernels, eps, o, c, ctx.table)
-        dx = run(FullConvolve, delta, dw, ctx.g) if x_needed else None
+        dx = run(FullConvolve, delta, dw, None, ctx.g) if x_needed else None
         ddelta = run(Correlate, x, dw, None, ctx.g) if delta_needed else None
         return dx, ddelta, None, None, None, None
 

@@ -14,7 +14,8 @@ is i = h - p, so dx[h] = sum_p delta[h - p] w[p]: delta and w run in opposite di
 180 degrees and slid over delta with P - 1 zeros on each side (lecture 001, eq. 1.4). The lectures' forward pass is the
 true convolution, with the rotation there; torch.nn's and this one's is the cross-correlation, with the rotation here.
 
-Shapes: x [N, C, H, W], w [O, C / groups, P, Q], b [O], y and delta [N, O, I, J]. Letters: kernels.geometry.
+Shapes: x [N, C, H, W], w [O, C / groups, P, Q], b [O], y and delta [N, O, I, J]. Letters: kernels.geometry. Written for
+two axes; with one or three there are as many of the letters h, i, p, and nothing else changes (functional.convs).
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from torch import Tensor
 from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind
 from manualbp.functional.pad import pad
 from manualbp.kernels import conv as kernels
-from manualbp.kernels.geometry import Geometry, Size, convolution, pair
+from manualbp.kernels.geometry import COUNT, IMAGE, Geometry, Size, convolution, per_axis
 
 
 class Correlate(Rule):
@@ -49,9 +50,9 @@ class Correlate(Rule):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         x_needed, w_needed, b_needed, _ = ctx.needs_input_grad
-        dx = run(FullConvolve, delta, w, ctx.g) if x_needed else None
+        dx = run(FullConvolve, delta, w, None, ctx.g) if x_needed else None
         dw = run(KernelGradient, x, delta, ctx.g) if w_needed else None
-        db = delta.sum((0, 2, 3)) if b_needed else None
+        db = over_all_but_maps(delta) if b_needed else None
         return dx, dw, db, None
 
 
@@ -62,40 +63,43 @@ class CorrelateDual(Correlate):
     def jvp(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
         x, w = ctx.saved_tensors
         dy = run(Correlate, dx, w, None, ctx.g) + run(Correlate, x, dw, None, ctx.g)
-        return dy if db is None else dy + db[:, None, None]
+        return dy if db is None else dy + on_every_map(db, ctx.g)
 
 
 class FullConvolve(Rule):
-    """dx = dF/dx. With eps = dL/d(dx), of the shape of x:
+    """dx = dF/dx + b; b only where it is a layer's forward pass (functional.transposed). With eps = dL/d(dx):
 
     dL/d delta = correlate(eps, w)    dL/dw = kernel_gradient(eps, delta)    kept: the other factor of each
+    dL/db[c] = sum_{n,h,k} eps[n,c,h,k]
     """
 
     @staticmethod
-    def forward(delta: Tensor, w: Tensor, g: Geometry) -> Tensor:
-        return kernels.full_convolve(delta, w, g)
+    def forward(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
+        return kernels.full_convolve(delta, w, b, g)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        delta, w, ctx.g = inputs
+        delta, w, _, ctx.g = inputs
         keep_factors(ctx, delta, w)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
         delta, w = ctx.saved_tensors
-        delta_needed, w_needed, _ = ctx.needs_input_grad
+        delta_needed, w_needed, b_needed, _ = ctx.needs_input_grad
         ddelta = run(Correlate, eps, w, None, ctx.g) if delta_needed else None
         dw = run(KernelGradient, eps, delta, ctx.g) if w_needed else None
-        return ddelta, dw, None
+        db = over_all_but_maps(eps) if b_needed else None
+        return ddelta, dw, db, None
 
 
 class FullConvolveDual(FullConvolve):
     """Forward mode: the product rule."""
 
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dw: Tensor, _: None) -> Tensor:
+    def jvp(ctx: Any, ddelta: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
         delta, w = ctx.saved_tensors
-        return run(FullConvolve, ddelta, w, ctx.g) + run(FullConvolve, delta, dw, ctx.g)
+        dx = run(FullConvolve, ddelta, w, None, ctx.g) + run(FullConvolve, delta, dw, None, ctx.g)
+        return dx if db is None else dx + on_every_map(db, ctx.g)
 
 
 class KernelGradient(Rule):
@@ -117,7 +121,7 @@ class KernelGradient(Rule):
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
         x, delta = ctx.saved_tensors
         x_needed, delta_needed, _ = ctx.needs_input_grad
-        dx = run(FullConvolve, delta, eps, ctx.g) if x_needed else None
+        dx = run(FullConvolve, delta, eps, None, ctx.g) if x_needed else None
         ddelta = run(Correlate, x, eps, None, ctx.g) if delta_needed else None
         return dx, ddelta, None
 
@@ -132,6 +136,16 @@ class KernelGradientDual(KernelGradient):
 
 
 Correlate.dual, FullConvolve.dual, KernelGradient.dual = CorrelateDual, FullConvolveDual, KernelGradientDual
+
+
+def over_all_but_maps(delta: Tensor) -> Tensor:
+    """db[o] = sum_{n,i,j} delta[n,o,i,j]."""
+    return delta.sum((0, *range(2, delta.ndim)))
+
+
+def on_every_map(db: Tensor, g: Geometry) -> Tensor:
+    """b[o] so shaped that it is added to y[n,o,i,j]."""
+    return db.reshape(-1, *[1] * len(g.w_size))
 
 
 def _images(op: str, name: str, t: Tensor, maps: int | None = None) -> None:
@@ -179,7 +193,7 @@ def full_convolve(
     g = convolution(op, (delta.shape[0], C, H, W), w.shape, stride, padding, dilation, groups)
     _images(op, "delta", delta, w.shape[0])
     _positions(op, delta, g)
-    return run(FullConvolve, delta, w, g)
+    return run(FullConvolve, delta, w, None, g)
 
 
 def kernel_gradient(
@@ -239,11 +253,26 @@ def conv2d(
     Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
     Source: lecture 002, eq. 2.2, 2.3 and 2.4; lecture 004, eq. 4.6 and 4.7; derivation at the head of this file.
     """
+    return layer("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def layer(
+    op: str,
+    axes: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size | str,
+    dilation: Size,
+    groups: int,
+) -> Tensor:
+    """y = correlate(x, w) + b of images of so many axes, one of them or a batch."""
     x, w, b = low_precision(input, weight, bias)
-    same_kind("conv2d", input=x, weight=w, bias=b)
-    x, g = prepared("conv2d", x, w.shape, b, stride, padding, dilation, groups)
+    same_kind(op, input=x, weight=w, bias=b)
+    x, g = prepared(op, x, w.shape, b, stride, padding, dilation, groups, axes)
     y = run(Correlate, x, w, b, g)
-    return y if input.ndim == 4 else y.squeeze(0)
+    return y if input.ndim == axes + 2 else y.squeeze(0)
 
 
 def prepared(
@@ -255,33 +284,42 @@ def prepared(
     padding: Size | str,
     dilation: Size,
     groups: int,
+    axes: int = 2,
 ) -> tuple[Tensor, Geometry]:
     """x as [N, C, H, W], with the odd pixel of uneven "same" padding, and the geometry; or a refusal naming `op`."""
-    if x.ndim not in (3, 4):
-        raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C, H, W] or [C, H, W]")
+    x = batch_of_images(op, x, axes)
     if b is not None and tuple(b.shape) != tuple(w_shape[:1]):
         raise ValueError(f"{op}: bias has shape {list(b.shape)} and weight {list(w_shape)}; bias must be [O]")
     if isinstance(padding, str):
         x, padding = _named_padding(op, x, w_shape, stride, padding, dilation)
-    g = convolution(op, x.shape, w_shape, stride, padding, dilation, groups)
-    return (x if x.ndim == 4 else x.unsqueeze(0)), g
+    return x, convolution(op, x.shape, w_shape, stride, padding, dilation, groups)
+
+
+def batch_of_images(op: str, x: Tensor, axes: int) -> Tensor:
+    """x as [N, C, H, W]; or a refusal naming `op`."""
+    if x.ndim not in (axes + 1, axes + 2):
+        raise ValueError(
+            f"{op}: input has shape {list(x.shape)}; it must be [N, C, {IMAGE[axes]}] or [C, {IMAGE[axes]}]"
+        )
+    return x if x.ndim == axes + 2 else x.unsqueeze(0)
 
 
 def _named_padding(
     op: str, x: Tensor, w_shape: Sequence[int], stride: Size, padding: str, dilation: Size
 ) -> tuple[Tensor, Size]:
     """ "valid" and "same" as numbers; where "same" is uneven, x with the odd pixel added."""
+    axes = x.ndim - 2
     if padding == "valid":
         return x, 0
     if padding != "same":
-        raise ValueError(f"{op}: padding = {padding!r}; it must be an int, two ints, 'valid' or 'same'")
-    if pair(op, "stride", stride, 1) != (1, 1):
+        raise ValueError(f"{op}: padding = {padding!r}; it must be {COUNT[axes]}, 'valid' or 'same'")
+    if max(per_axis(op, "stride", stride, axes, 1)) > 1:
         raise ValueError(f"{op}: padding = 'same' with stride = {stride!r}; the stride must be 1")
-    d, e = pair(op, "dilation", dilation, 1)
-    above, across = d * (w_shape[-2] - 1), e * (w_shape[-1] - 1)
-    if above % 2 or across % 2:
-        x = pad(x, (0, across % 2, 0, above % 2))
-    return x, (above // 2, across // 2)
+    dilations = per_axis(op, "dilation", dilation, axes, 1)
+    grown = [d * (P - 1) for P, d in zip(w_shape[2:], dilations, strict=False)]
+    if any(more % 2 for more in grown):
+        x = pad(x, [side for more in reversed(grown) for side in (0, more % 2)])
+    return x, tuple([more // 2 for more in grown])
 
 
 __all__ = ["conv2d", "correlate", "full_convolve", "kernel_gradient"]

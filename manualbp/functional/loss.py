@@ -1,11 +1,10 @@
-"""Losses. Each rule ends at the loss of a single sample; weighting, sum and mean are arithmetic around it.
+"""Losses of classes. Each rule ends at the loss of a single sample; weighting, sum and mean are arithmetic around it.
 
 cross-entropy  L = -sum_c y_c log yhat_c with yhat = softmax(z)        (lecture 004, eq. 4.2; lecture 001, eq. 1.8)
                dL/dyhat_c = -y_c / yhat_c and dyhat_c/dz_k = yhat_c ([c = k] - yhat_k), so
                dL/dz_k = sum_c -y_c ([c = k] - yhat_k) = yhat_k sum_c y_c - y_k
                which is yhat - y where y sums to 1 (4.2; in numbers 4.3), and yhat - [k = t] for the class t
 nll            L = -v_t for the log-probability v of the class t, so dL/dv_c = -[c = t]
-squared error  l = (x - t)^2, dl/dx = 2 (x - t), dl/dt = -2 (x - t)    (lecture 003, eq. 3.1, without its 1/2)
 
 Each times delta = dL/dl of its sample. Softmax is computed again in backward from z: its bytes are not kept, and z is
 an input, so the second derivative follows from the softmax rule.
@@ -13,12 +12,12 @@ an input, so the second derivative follows from the softmax rule.
 Shapes: z, v and y [N, C, ...]; t (int64) and l [N, ...].
 """
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from manualbp.functional._reduction import reduced, reduction_of
 from manualbp.functional._rule import Rule, full_precision, refuse_complex, run
 from manualbp.functional.softmax import LogSoftmax, Softmax
 from manualbp.kernels.precision import wide
@@ -125,47 +124,8 @@ class NegativeLogLikelihoodDual(NegativeLogLikelihood):
         return -_of_class("nll_loss", dv, t)
 
 
-class Square(Rule):
-    """l = (x - t)^2. dL/dx = 2 delta (x - t) = -dL/dt; kept: x and t."""
-
-    @staticmethod
-    def forward(x: Tensor, t: Tensor) -> Tensor:
-        return (x - t).square()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None]:
-        x, t = ctx.saved_tensors
-        dx = 2 * delta * (x - t)
-        return dx, -dx if ctx.needs_input_grad[1] else None
-
-
-class SquareDual(Square):
-    """Forward mode: dl = 2 (x - t) (dx - dt)."""
-
-    @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
-        x, t = ctx.saved_tensors
-        return 2 * (x - t) * (dx - dt)
-
-
 CrossEntropy.dual, SoftCrossEntropy.dual = CrossEntropyDual, SoftCrossEntropyDual
-NegativeLogLikelihood.dual, Square.dual = NegativeLogLikelihoodDual, SquareDual
-
-
-def _reduction(op: str, reduction: str, size_average: bool | None, reduce: bool | None) -> str:
-    """The name of the reduction; the two older flags still mean what they meant."""
-    if size_average is not None or reduce is not None:
-        summed = "mean" if size_average in (None, True) else "sum"
-        reduction = "none" if reduce is False else summed
-        warnings.warn(f"{op}: size_average and reduce are deprecated; use reduction={reduction!r}", stacklevel=3)
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{op}: reduction = {reduction!r}; it must be 'none', 'mean' or 'sum'")
-    return reduction
+NegativeLogLikelihood.dual = NegativeLogLikelihoodDual
 
 
 def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:
@@ -193,14 +153,6 @@ def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:
     return classes
 
 
-def _reduced(l: Tensor, reduction: str, count: Tensor | float, dtype: torch.dtype) -> Tensor:
-    """The losses of the samples, their sum, or their sum over `count`; in `dtype`."""
-    if reduction == "none":
-        return l.to(dtype)
-    s = l.sum(dtype=wide(l.dtype))
-    return (s if reduction == "sum" else s / count).to(dtype)
-
-
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -222,7 +174,7 @@ def cross_entropy(
     Source: lecture 004, eq. 4.2; lecture 001, eq. 1.8; derivation at the head of this file.
     """
     op = "cross_entropy"
-    reduction = _reduction(op, reduction, size_average, reduce)
+    reduction = reduction_of(op, reduction, size_average, reduce)
     classes = _with_classes(op, input, target, weight)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"{op}: label_smoothing = {label_smoothing}; it must be from 0 to 1")
@@ -249,7 +201,7 @@ def cross_entropy(
             y = y.scatter_add(1, t.unsqueeze(1), (1 - label_smoothing) * v.unsqueeze(1))
             l = run(SoftCrossEntropy, z, y)
         l, count = l.masked_fill(ignored, 0), v.sum()
-    return _reduced(l if batched else l.squeeze(0), reduction, count, dtype)
+    return reduced(l if batched else l.squeeze(0), reduction, count, dtype)
 
 
 def nll_loss(
@@ -269,7 +221,7 @@ def nll_loss(
     not fit. Source: lecture 001, eq. 1.8; lecture 004, eq. 4.2; derivation at the head of this file.
     """
     op = "nll_loss"
-    reduction = _reduction(op, reduction, size_average, reduce)
+    reduction = reduction_of(op, reduction, size_average, reduce)
     if not _with_classes(op, input, target, weight):
         raise ValueError(f"{op}: target has the shape of the input, {list(target.shape)}; it must hold classes")
     (v,) = full_precision(input)
@@ -280,7 +232,7 @@ def nll_loss(
     l = l.to(wide(v.dtype))
     of_sample = _sample_weights(l.new_ones(v.shape[1]) if weight is None else weight.to(l.dtype), t, ignored)
     l = (l * of_sample).masked_fill(ignored, 0)
-    return _reduced(l if batched else l.squeeze(0), reduction, of_sample.sum(), v.dtype)
+    return reduced(l if batched else l.squeeze(0), reduction, of_sample.sum(), v.dtype)
 
 
 def _kept_classes(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -292,43 +244,3 @@ def _kept_classes(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
 def _sample_weights(w: Tensor, t: Tensor, ignored: Tensor) -> Tensor:
     """w[t], and 0 where ignored."""
     return w.flatten()[t].masked_fill(ignored, 0)
-
-
-def mse_loss(
-    input: Tensor,
-    target: Tensor,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-    weight: Tensor | None = None,
-) -> Tensor:
-    """torch.nn.functional.mse_loss with a backward pass by hand.
-
-    input and target of one shape (else they are broadcast, with a warning), real dtypes (under autocast: float32);
-    weight shaped as the input. -> a number, or the broadcast shape for reduction "none". "mean" divides by the number
-    of elements, or by the summed weight. Kept for backward: input and target. Raises ValueError or TypeError for what
-    does not fit. Source: lecture 003, eq. 3.1, without its factor 1/2; derivation at the head of this file.
-    """
-    op = "mse_loss"
-    reduction = _reduction(op, reduction, size_average, reduce)
-    refuse_complex(op, input=input, target=target, weight=weight)
-    if target.shape != input.shape:
-        warnings.warn(
-            f"{op}: target has shape {list(target.shape)} and input {list(input.shape)}; broadcasting them is likely "
-            "to give a loss that is not meant",
-            stacklevel=2,
-        )
-    if weight is not None and weight.shape != input.shape:
-        raise ValueError(
-            f"{op}: weight has shape {list(weight.shape)} and input {list(input.shape)}; they must be equal"
-        )
-    x, t = full_precision(input, target)
-    try:
-        x, t = torch.broadcast_tensors(x, t)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{op}: input has shape {list(x.shape)} and target {list(t.shape)}; they do not broadcast"
-        ) from error
-    l = run(Square, x, t)
-    l, count = (l, l.numel()) if weight is None else (l * weight, weight.sum())
-    return _reduced(l, reduction, count, l.dtype)

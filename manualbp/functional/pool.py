@@ -16,7 +16,7 @@ from torch import Tensor
 
 from manualbp.functional._rule import Rule, refuse_complex, run
 from manualbp.kernels import pool as kernels
-from manualbp.kernels.geometry import Geometry, Size, pooling
+from manualbp.kernels.geometry import Geometry, Places, Size, pooling
 
 
 class MaxPool(Rule):
@@ -28,8 +28,9 @@ class MaxPool(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, ctx.g = inputs
+        _, g = inputs
         _, index = output
+        ctx.places = g.places
         ctx.mark_non_differentiable(index)
         ctx.save_for_backward(index)
         ctx.save_for_forward(index)
@@ -37,7 +38,7 @@ class MaxPool(Rule):
     @staticmethod
     def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        return run(Put, delta, index, ctx.g), None
+        return run(Put, delta, index, ctx.places), None
 
 
 class MaxPoolDual(MaxPool):
@@ -46,26 +47,26 @@ class MaxPoolDual(MaxPool):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, _: None) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        return run(Take, dx, index, ctx.g), None
+        return run(Take, dx, index, ctx.places), None
 
 
 class Take(Rule):
     """y[n,c,i,j] = x[n,c] at index[n,c,i,j]. dL/dx = put(delta, index); kept: index."""
 
     @staticmethod
-    def forward(x: Tensor, index: Tensor, g: Geometry) -> Tensor:
+    def forward(x: Tensor, index: Tensor, places: Places) -> Tensor:
         return kernels.take(x, index)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, ctx.g = inputs
+        _, index, ctx.places = inputs
         ctx.save_for_backward(index)
         ctx.save_for_forward(index)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        return run(Put, delta, index, ctx.g), None, None
+        return run(Put, delta, index, ctx.places), None, None
 
 
 class TakeDual(Take):
@@ -74,26 +75,26 @@ class TakeDual(Take):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
         (index,) = ctx.saved_tensors
-        return run(Take, dx, index, ctx.g)
+        return run(Take, dx, index, ctx.places)
 
 
 class Put(Rule):
     """dx[n,c] at index[n,c,i,j] += delta[n,c,i,j]. Its derivative by delta takes: take(eps, index); kept: index."""
 
     @staticmethod
-    def forward(delta: Tensor, index: Tensor, g: Geometry) -> Tensor:
-        return kernels.put(delta, index, g)
+    def forward(delta: Tensor, index: Tensor, places: Places) -> Tensor:
+        return kernels.put(delta, index, places)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, ctx.g = inputs
+        _, index, ctx.places = inputs
         ctx.save_for_backward(index)
         ctx.save_for_forward(index)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        return run(Take, eps, index, ctx.g), None, None
+        return run(Take, eps, index, ctx.places), None, None
 
 
 class PutDual(Put):
@@ -102,7 +103,7 @@ class PutDual(Put):
     @staticmethod
     def jvp(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
         (index,) = ctx.saved_tensors
-        return run(Put, ddelta, index, ctx.g)
+        return run(Put, ddelta, index, ctx.places)
 
 
 class WindowMean(Rule):

@@ -3,41 +3,63 @@
 Letters: (h, k) input position, (i, j) output position, (p, q) kernel offset. On each axis
 
     h = stride i + dilation p - padding
+
+An image with one axis has h, i and p only; with three l, m and r, of the extents D, M and R, stand before them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Size = int | Sequence[int]
+
+# By the number of axes: their letters in an image and in a kernel, and what a setting may hold.
+IMAGE = {1: "H", 2: "H, W", 3: "D, H, W"}
+KERNEL = {1: "P", 2: "P, Q", 3: "R, P, Q"}
+COUNT = {1: "one int", 2: "one int or two", 3: "one int or three"}
+
+
+@dataclass(frozen=True)
+class Places:
+    """The image that an index points into, by positions h W + k.
+
+    x_size: its extents (H, W). apart: no two positions of one map are equal, as no pixel is in two windows.
+    """
+
+    x_size: tuple[int, ...]
+    apart: bool
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Extents and steps of a window that slides over an image; per axis, rows first.
+    """Extents and steps of a window that slides over an image of one, two or three axes; per axis, rows before columns.
 
     x_size: image (H, W), unpadded. w_size: kernel (P, Q). groups: the maps of x and y fall into that many groups
     that do not see each other. ceil_mode: windows that leave the image at its end count too (pooling).
     A frozen value, not a tuple: torch.func takes a tuple among a Function's arguments apart.
     """
 
-    x_size: tuple[int, int]
-    w_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    x_size: tuple[int, ...]
+    w_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int = 1
     ceil_mode: bool = False
 
     @property
-    def reach(self) -> tuple[int, int]:
+    def reach(self) -> tuple[int, ...]:
         """Pixels from the first to the last tap of the kernel, both counted: dilation (P - 1) + 1."""
-        (P, Q), (d, e) = self.w_size, self.dilation
-        return d * (P - 1) + 1, e * (Q - 1) + 1
+        return tuple([d * (P - 1) + 1 for P, d in zip(self.w_size, self.dilation, strict=True)])
 
     @property
-    def y_size(self) -> tuple[int, int]:
+    def y_size(self) -> tuple[int, ...]:
         """Output extents (I, J)."""
-        return self._extent(0), self._extent(1)
+        return tuple([self._extent(axis) for axis in range(len(self.x_size))])
+
+    @property
+    def places(self) -> Places:
+        """Where the windows' positions point."""
+        return Places(self.x_size, all(s >= reach for s, reach in zip(self.stride, self.reach, strict=True)))
 
     def _extent(self, axis: int) -> int:
         s, pad, H = self.stride[axis], self.padding[axis], self.x_size[axis]
@@ -48,15 +70,14 @@ class Geometry:
         return extent
 
 
-def pair(op: str, name: str, value: Size, least: int) -> tuple[int, int]:
-    """`value` for both axes: an int, or one or two ints; each at least `least`."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    if isinstance(value, str) or len(values) not in (1, 2):
-        raise ValueError(f"{op}: {name} = {value!r}; it must be one int or two")
-    first, second = values * 2 if len(values) == 1 else values
-    if first < least or second < least:
+def per_axis(op: str, name: str, value: Size, axes: int, least: int) -> tuple[int, ...]:
+    """`value` for every axis: an int, or one int or `axes` of them; each at least `least`."""
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if isinstance(value, str) or len(values) not in (1, axes):
+        raise ValueError(f"{op}: {name} = {value!r}; it must be {COUNT[axes]}")
+    if min(values) < least:
         raise ValueError(f"{op}: {name} = {value!r}; it must be at least {least}")
-    return first, second
+    return values if len(values) == axes else values * axes
 
 
 def convolution(
@@ -68,35 +89,91 @@ def convolution(
     dilation: Size,
     groups: int,
 ) -> Geometry:
-    """The geometry of a correlation of images [N, C, H, W] with kernels [O, C / groups, P, Q]."""
-    if len(w_shape) != 4 or 0 in w_shape:
+    """The geometry of a correlation of images [N, C, H, W] with kernels [O, C / groups, P, Q]; so for all axes."""
+    axes = len(x_shape) - 2
+    if len(w_shape) != len(x_shape) or 0 in w_shape:
         raise ValueError(
-            f"{op}: the kernel has shape {list(w_shape)}; it must be [O, C / groups, P, Q], none of them 0"
+            f"{op}: the kernel has shape {list(w_shape)}; it must be [O, C / groups, {KERNEL[axes]}], none of them 0"
         )
     if groups < 1 or w_shape[0] % groups:
         raise ValueError(f"{op}: groups = {groups} must be at least 1 and divide the {w_shape[0]} output maps")
-    C, H, W = x_shape[-3:]
+    C = x_shape[1]
     if w_shape[1] * groups != C:
         raise ValueError(
             f"{op}: the image has {C} maps and the kernel of shape {list(w_shape)} with groups = {groups} sees "
             f"{w_shape[1] * groups}; they must be as many"
         )
-    P, Q = w_shape[2:]
     geometry = Geometry(
-        (H, W),
-        (P, Q),
-        pair(op, "stride", stride, 1),
-        pair(op, "padding", padding, 0),
-        pair(op, "dilation", dilation, 1),
+        tuple(x_shape[2:]),
+        tuple(w_shape[2:]),
+        per_axis(op, "stride", stride, axes, 1),
+        per_axis(op, "padding", padding, axes, 0),
+        per_axis(op, "dilation", dilation, axes, 1),
         groups,
     )
-    for axis in (0, 1):
-        if geometry.reach[axis] > geometry.x_size[axis] + 2 * geometry.padding[axis]:
+    for H, reach, pad in zip(geometry.x_size, geometry.reach, geometry.padding, strict=True):
+        if reach > H + 2 * pad:
             raise ValueError(
-                f"{op}: the kernel reaches over {list(geometry.reach)} pixels and the image has {[H, W]}, padded by "
-                f"{list(geometry.padding)} on each side; the kernel must fit into the padded image"
+                f"{op}: the kernel reaches over {list(geometry.reach)} pixels and the image has {list(x_shape[2:])}, "
+                f"padded by {list(geometry.padding)} on each side; the kernel must fit into the padded image"
             )
     return geometry
+
+
+def transposed(
+    op: str,
+    delta_shape: Sequence[int],
+    w_shape: Sequence[int],
+    stride: Size,
+    padding: Size,
+    output_padding: Size,
+    groups: int,
+    dilation: Size,
+) -> Geometry:
+    """The geometry of the correlation of which delta [N, O, I, J] is the output, with kernels [O, C / groups, P, Q].
+
+    Its images have the extents (I - 1) stride + reach + output_padding - 2 padding; so for all axes.
+    """
+    axes, O = len(delta_shape) - 2, delta_shape[1]
+    if len(w_shape) != len(delta_shape) or 0 in w_shape:
+        raise ValueError(
+            f"{op}: the kernel has shape {list(w_shape)}; it must be [C_in, C_out / groups, {KERNEL[axes]}], none of "
+            "them 0"
+        )
+    if groups < 1 or w_shape[0] % groups:
+        raise ValueError(f"{op}: groups = {groups} must be at least 1 and divide the {w_shape[0]} input maps")
+    if w_shape[0] != O or 0 in delta_shape[2:]:
+        raise ValueError(
+            f"{op}: input has shape {list(delta_shape)} and the kernel {list(w_shape)}; input must have "
+            f"{w_shape[0]} maps of {IMAGE[axes]} pixels, not 0"
+        )
+    y_size = tuple(delta_shape[2:])
+    g = Geometry(
+        y_size,  # in the place of x_size, which is reckoned from the reach of this kernel
+        tuple(w_shape[2:]),
+        per_axis(op, "stride", stride, axes, 1),
+        per_axis(op, "padding", padding, axes, 0),
+        per_axis(op, "dilation", dilation, axes, 1),
+        groups,
+    )
+    behind = per_axis(op, "output_padding", output_padding, axes, 0)
+    if any(more >= max(s, d) for more, s, d in zip(behind, g.stride, g.dilation, strict=True)):
+        raise ValueError(
+            f"{op}: output_padding = {output_padding!r} with stride = {stride!r} and dilation = {dilation!r}; it must "
+            "be smaller than one of them"
+        )
+    x_size = tuple(
+        [
+            (I - 1) * s + reach + more - 2 * pad
+            for I, s, reach, more, pad in zip(y_size, g.stride, g.reach, behind, g.padding, strict=True)
+        ]
+    )
+    if min(x_size) < 1:
+        raise ValueError(
+            f"{op}: padding = {padding!r} for an input of {list(y_size)} under a kernel that reaches over "
+            f"{list(g.reach)} pixels; the output would have extents {list(x_size)}"
+        )
+    return replace(g, x_size=x_size)
 
 
 def pooling(
@@ -115,10 +192,10 @@ def pooling(
     H, W = x_shape[-2:]
     geometry = Geometry(
         (H, W),
-        pair(op, "kernel_size", kernel_size, 1),
-        pair(op, "stride", kernel_size if no_stride else stride, 1),  # pyright: ignore[reportArgumentType]
-        pair(op, "padding", padding, 0),
-        pair(op, "dilation", dilation, 1),
+        per_axis(op, "kernel_size", kernel_size, 2, 1),
+        per_axis(op, "stride", kernel_size if no_stride else stride, 2, 1),  # pyright: ignore[reportArgumentType]
+        per_axis(op, "padding", padding, 2, 0),
+        per_axis(op, "dilation", dilation, 2, 1),
         ceil_mode=bool(ceil_mode),
     )
     for axis in (0, 1):

@@ -7,8 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from manualbp.kernels.geometry import Geometry
+from manualbp.kernels.geometry import Geometry, Places
 from manualbp.kernels.precision import wide
+
+# Up to this factor f PyTorch's "nearest" repeats each pixel f times in float32: there f (1 / f), rounded, is 1.
+NEAREST_IS_EXACT = 40
 
 
 def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
@@ -21,18 +24,26 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.flatten(2).gather(2, index.flatten(2)).reshape(index.shape)
 
 
-def put(delta: Tensor, index: Tensor, g: Geometry) -> Tensor:
+def put(delta: Tensor, index: Tensor, places: Places) -> Tensor:
     """delta[n, c, i, j] added at index[n, c, i, j]; zero elsewhere: [N, C, H, W]."""
-    apart = all(s >= reach for s, reach in zip(g.stride, g.reach, strict=True))
-    if apart and delta.shape[0] > 0 and not torch.are_deterministic_algorithms_enabled():
+    if places.apart and delta.shape[0] > 0 and not torch.are_deterministic_algorithms_enabled():
         # No pixel is in two windows, so nothing adds up. (PyTorch calls this primitive non-deterministic.)
-        return F.max_unpool2d(delta, index, g.reach, g.stride, g.padding, [*delta.shape[:2], *g.x_size])
-    (N, C), (H, W) = delta.shape[:2], g.x_size
+        return unpool(delta, index, places.x_size)
+    (N, C), (H, W) = delta.shape[:2], places.x_size
     dtype = wide(delta.dtype)
     channels_last = C > 1 and delta.stride(1) == 1
     dx = delta.new_zeros(N, H * W, C, dtype=dtype).mT if channels_last else delta.new_zeros(N, C, H * W, dtype=dtype)
     dx.scatter_add_(2, index.flatten(2), delta.flatten(2).to(dtype))
     return dx.to(delta.dtype).reshape(N, C, H, W)
+
+
+def unpool(x: Tensor, index: Tensor, y_size: tuple[int, ...]) -> Tensor:
+    """x[n, c, i, j] written at index[n, c, i, j] of an image of extents y_size; of equal positions one value stays."""
+    if x.shape[0] == 0:
+        return x.new_zeros(*x.shape[:2], *y_size)
+    (I, J), (H, W) = x.shape[2:], y_size
+    # With this kernel and this stride PyTorch's image has these extents, whatever they are.
+    return F.max_unpool2d(x, index, (H - I + 1, W - J + 1), (1, 1))
 
 
 def window_mean(x: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
@@ -50,7 +61,9 @@ def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override:
         r, q = P // s, Q // t
         if (r, q) != (1, 1):
             share = F.avg_pool2d(F.pad(share, (q - 1, q - 1, r - 1, r - 1)), (r, q), 1, divisor_override=1)
-        dx = F.interpolate(share, (share.shape[2] * s, share.shape[3] * t), mode="nearest")
+        # For t = 41, 47, 55 ... "nearest" takes the pixel before; "nearest-exact" is slow under vmap.
+        mode = "nearest" if max(s, t) <= NEAREST_IS_EXACT else "nearest-exact"
+        dx = F.interpolate(share, (share.shape[2] * s, share.shape[3] * t), mode=mode)
     else:  # full convolution with a box, which is its own rotation
         dx = F.conv_transpose2d(share, delta.new_ones(C, 1, P, Q), None, g.stride, groups=C)
     return F.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from manualbp import functional as F
-from manualbp.nn.conv import Conv2d
+from manualbp.nn.conv import Conv2d, padded
 
 # Which of the 6 maps of layer S2 each of the 16 maps of layer C3 sees: LeCun, Bottou, Bengio, Haffner,
 # "Gradient-based learning applied to document recognition", 1998, table I.
@@ -112,7 +112,7 @@ class ConnectedConv2d(Conv2d):
         return table
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        input, padding = self._padded(input)
+        input, padding = padded(self, input)
         table: Any = self._buffers  # looked up where they lie: by attribute each costs a microsecond more
         o, c, maps = table["output_map"], table["input_map"], (self.out_channels, self.in_channels // self.groups)
         stride, dilation, groups = self.stride, self.dilation, self.groups

@@ -1,13 +1,50 @@
 """Activations and softmax."""
 
-import torch
+from typing import Any
 
-from tests.cases.make import Case, normal
+import torch
+import torch.nn.functional as T
+from torch import Tensor
+
+from tests.cases.make import ORACLES, Case, Make, normal
+
+# PyTorch's own hardsigmoid has no second derivative, and its first in float64 takes 1/6 in float32.
+ORACLES["hardsigmoid"] = lambda x, inplace=False: T.relu6(x + 3) / 6
+
+
+def wide_normal(*shape: int) -> Make:
+    """Normal with a deviation of 4: values on each side of -3, 0, 3 and 6."""
+
+    def make(g: torch.Generator) -> tuple[Tensor]:
+        return ((4 * torch.randn(shape, generator=g, dtype=torch.float64)).requires_grad_(),)
+
+    return make
+
+
+def activation(op: str, **kwargs: Any) -> Case:
+    return Case(op, ", ".join(f"{name} {a}" for name, a in kwargs.items()), wide_normal(3, 5), kwargs)
+
+
+SMOOTH = [
+    *[activation("gelu", approximate=approximate) for approximate in ("none", "tanh")],
+    *[activation("elu", alpha=alpha) for alpha in (1.0, 0.0, 0.3, 2.5, -0.7)],
+    *[activation("softplus", beta=beta, threshold=threshold) for beta, threshold in ((1, 20), (2.5, 6), (-1, 3))],
+]
+HARD = [
+    *[activation("leaky_relu", negative_slope=slope) for slope in (0.01, 0.0, 2.0, -0.5)],
+    activation("hardtanh", min_val=-3.5, max_val=2.0),
+    activation("hardtanh"),
+]
+MORE = ("gelu", "silu", "elu", "softplus", "relu6", "leaky_relu", "hardsigmoid", "hardswish")
 
 ELEMENTWISE = [
     *[Case(op, "matrix", normal(4, 5)) for op in ("sigmoid", "tanh", "relu")],
     *[Case(op, "images", normal(2, 3, 4, 2)) for op in ("sigmoid", "tanh", "relu")],
     *[Case(op, "number", normal()) for op in ("sigmoid", "tanh", "relu")],
+    *SMOOTH,
+    *HARD,
+    *[Case(op, "images", wide_normal(2, 3, 4, 2)) for op in MORE],
+    *[Case(op, "number", normal()) for op in MORE],
     *[Case(op, f"dim {dim}", normal(3, 4, 2), {"dim": dim}) for op in ("softmax", "log_softmax") for dim in (0, 1, -1)],
     *[Case(op, "dtype", normal(3, 4), {"dim": 1, "dtype": torch.float64}) for op in ("softmax", "log_softmax")],
     *[Case(op, "number", normal(), {"dim": 0}) for op in ("softmax", "log_softmax")],

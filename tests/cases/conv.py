@@ -36,6 +36,12 @@ def conv(name: str, x: tuple[int, ...], w: tuple[int, ...], bias: bool = True, *
     return Case("conv2d", name, together(normal(*x), normal(*w), b), kwargs)
 
 
+def of_axes(op: str, name: str, x: tuple[int, ...], w: tuple[int, ...], maps: int, **kwargs: Any) -> Case:
+    """A convolution with `maps` biases, none for 0, or its transpose."""
+    b = normal(maps) if maps else fixed(None)
+    return Case(op, name, together(normal(*x), normal(*w), b), kwargs)
+
+
 def triple(name: str, x: tuple[int, ...], w: tuple[int, ...], *steps: Any) -> list[Case]:
     """The three faces of one convolution."""
     y = T.conv2d(torch.empty(x), torch.empty(w), None, *steps).shape
@@ -70,6 +76,67 @@ CONV2D = [
     conv("unbatched", (3, 6, 5), (4, 3, 3, 3), stride=2, padding=1),
     conv("unbatched, padding same", (3, 5, 4), (4, 3, 2, 2), padding="same"),
     conv("16 maps", (1, 16, 5, 4), (3, 16, 3, 2), padding=1, dilation=(1, 2)),
+]
+
+CONV1D = [
+    of_axes("conv1d", "plain", (2, 3, 7), (4, 3, 3), 4),
+    of_axes("conv1d", "no bias, everything", (2, 4, 11), (6, 2, 3), 0, stride=2, padding=3, dilation=2, groups=2),
+    of_axes("conv1d", "padding same, even kernel", (2, 2, 6), (3, 2, 4), 3, padding="same"),
+    of_axes("conv1d", "unbatched, padding valid", (3, 6), (4, 3, 2), 4, stride=3, padding="valid"),
+    of_axes("conv1d", "16 maps", (1, 16, 5), (3, 16, 3), 3, padding=1, dilation=2),
+]
+
+CONV3D = [
+    of_axes("conv3d", "plain", (2, 2, 4, 3, 4), (3, 2, 2, 3, 2), 3),
+    of_axes(
+        "conv3d",
+        "no bias, everything",
+        (2, 4, 5, 4, 3),
+        (2, 2, 2, 3, 2),
+        0,
+        stride=(2, 1, 3),
+        padding=(1, 2, 0),
+        dilation=(1, 2, 1),
+        groups=2,
+    ),
+    of_axes("conv3d", "padding same, uneven", (1, 2, 3, 3, 4), (2, 2, 2, 3, 2), 2, padding="same", dilation=(1, 1, 3)),
+    of_axes("conv3d", "unbatched, depthwise", (2, 3, 4, 3), (2, 1, 2, 2, 2), 2, groups=2, padding=1, stride=2),
+    of_axes("conv3d", "16 maps", (1, 16, 2, 3, 2), (2, 16, 2, 2, 1), 2),
+]
+
+TRANSPOSED = [
+    of_axes("conv_transpose1d", "everything", (2, 4, 4), (4, 3, 3), 6, groups=2, stride=3, padding=1, output_padding=2),
+    of_axes("conv_transpose1d", "unbatched, no bias", (3, 5), (3, 2, 2), 0, dilation=2),
+    of_axes("conv_transpose2d", "plain", (2, 3, 4, 3), (3, 4, 3, 2), 4),
+    of_axes("conv_transpose2d", "no bias, padding > kernel", (2, 2, 5, 6), (2, 3, 2, 3), 0, padding=(2, 3)),
+    of_axes("conv_transpose2d", "stride > kernel", (2, 2, 3, 2), (2, 3, 2, 2), 3, stride=(3, 4), output_padding=(2, 1)),
+    of_axes("conv_transpose2d", "groups, dilation", (2, 4, 3, 4), (4, 3, 2, 3), 6, groups=2, dilation=(3, 2), stride=2),
+    of_axes(
+        "conv_transpose2d",
+        "output padding >= stride",
+        (2, 2, 3, 2),
+        (2, 3, 2, 2),
+        3,
+        stride=(2, 1),
+        dilation=(4, 2),
+        output_padding=(3, 1),
+        padding=1,
+    ),
+    of_axes("conv_transpose2d", "unbatched, depthwise", (3, 3, 4), (3, 2, 3, 3), 6, groups=3, stride=2, padding=1),
+    of_axes("conv_transpose2d", "1x1, 16 maps", (1, 2, 4, 3), (2, 16, 1, 1), 16),
+    of_axes("conv_transpose3d", "plain", (2, 3, 2, 3, 2), (3, 2, 2, 2, 3), 2),
+    of_axes(
+        "conv_transpose3d",
+        "unbatched, everything",
+        (4, 2, 3, 2),
+        (4, 1, 2, 2, 3),
+        2,
+        stride=(2, 1, 2),
+        padding=(1, 0, 2),
+        dilation=(1, 2, 1),
+        output_padding=(1, 1, 0),
+        groups=2,
+    ),
 ]
 
 TRIPLE = [

@@ -79,3 +79,40 @@ MSE_LOSS = [
         ("weight", (normal(2, 4), normal(2, 4)), {"weight": WEIGHT.expand(2, 4)}),
     ]
 ]
+
+L1_LOSS = [
+    Case("l1_loss", name, together(*makes), settings)
+    for name, makes, settings in [
+        ("mean", (normal(3, 4), normal(3, 4)), {}),
+        ("none", (normal(2, 3, 4), normal(2, 3, 4)), {"reduction": "none"}),
+        ("images", (normal(2, 3, 4, 2), normal(2, 3, 4, 2)), {"reduction": "sum"}),
+        ("weight", (normal(2, 4), normal(2, 4)), {"weight": WEIGHT.expand(2, 4)}),
+    ]
+]
+
+SMOOTH_L1_LOSS = [
+    Case("smooth_l1_loss", name, together(*makes), settings)
+    for name, makes, settings in [
+        ("mean", (normal(3, 4), normal(3, 4)), {}),
+        ("sum, beta 2", (normal(3, 4), normal(3, 4)), {"reduction": "sum", "beta": 2.0}),
+        ("beta 0", (normal(3, 4), normal(3, 4)), {"beta": 0}),
+        ("number", (normal(), normal()), {"beta": 10}),
+        ("images, beta 0.5", (normal(2, 3, 4, 2), normal(2, 3, 4, 2)), {"reduction": "none", "beta": 0.5}),
+    ]
+]
+
+BINARY_CROSS_ENTROPY = [
+    Case("binary_cross_entropy_with_logits", name, together(*makes), settings)
+    for name, makes, settings in [
+        ("mean", (normal(3, 4), probabilities(3, 4)), {}),
+        ("none", (normal(2, 3, 4), probabilities(2, 3, 4)), {"reduction": "none"}),
+        ("any target", (normal(3, 4), normal(3, 4)), {"reduction": "sum"}),
+        ("weight", (normal(3, 4), probabilities(3, 4)), {"weight": WEIGHT}),
+        ("fixed target, pos_weight", (normal(2, 4), fixed(WEIGHT.gt(1).double().expand(2, 4))), {"pos_weight": WEIGHT}),
+        (
+            "images, weight, pos_weight",
+            (normal(2, 4, 3, 2), probabilities(2, 4, 3, 2)),
+            {"weight": WEIGHT[:3, None], "pos_weight": WEIGHT[:, None, None]},
+        ),
+    ]
+]

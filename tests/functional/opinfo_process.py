@@ -18,12 +18,32 @@ from tests.checks import EXACT, distance, first, random_like
 
 # Operator of op_db, with its variant, and our function.
 OPERATORS = {
+    ("nn.functional.conv1d", ""): F.conv1d,
     ("nn.functional.conv2d", ""): F.conv2d,
+    ("nn.functional.conv3d", ""): F.conv3d,
+    ("nn.functional.conv_transpose1d", ""): F.conv_transpose1d,
+    ("nn.functional.conv_transpose2d", ""): F.conv_transpose2d,
+    ("nn.functional.conv_transpose3d", ""): F.conv_transpose3d,
     ("nn.functional.max_pool2d", ""): F.max_pool2d,
     ("nn.functional.avg_pool2d", ""): F.avg_pool2d,
+    ("nn.functional.adaptive_avg_pool2d", ""): F.adaptive_avg_pool2d,
+    ("nn.functional.adaptive_max_pool2d", ""): F.adaptive_max_pool2d,
+    ("nn.functional.max_unpool2d", ""): F.max_unpool2d,
+    ("nn.functional.max_unpool2d", "grad"): F.max_unpool2d,
+    ("nn.functional.interpolate", "bilinear"): F.interpolate,
     ("sigmoid", ""): F.sigmoid,
     ("tanh", ""): F.tanh,
     ("nn.functional.relu", ""): F.relu,
+    ("nn.functional.gelu", ""): F.gelu,
+    ("nn.functional.silu", ""): F.silu,
+    ("nn.functional.elu", ""): F.elu,
+    ("nn.functional.softplus", ""): F.softplus,
+    ("nn.functional.hardtanh", ""): F.hardtanh,
+    ("nn.functional.relu6", ""): F.relu6,
+    ("nn.functional.leaky_relu", ""): F.leaky_relu,
+    ("nn.functional.hardsigmoid", ""): F.hardsigmoid,
+    ("nn.functional.hardswish", ""): F.hardswish,
+    ("nn.functional.dropout", ""): F.dropout,
     ("nn.functional.linear", ""): F.linear,
     ("softmax", ""): F.softmax,
     ("softmax", "with_dtype"): F.softmax,
@@ -32,23 +52,35 @@ OPERATORS = {
     ("nn.functional.cross_entropy", ""): F.cross_entropy,
     ("nn.functional.nll_loss", ""): F.nll_loss,
     ("nn.functional.mse_loss", ""): F.mse_loss,
+    ("nn.functional.l1_loss", ""): F.l1_loss,
+    ("nn.functional.smooth_l1_loss", ""): F.smooth_l1_loss,
+    ("nn.functional.binary_cross_entropy_with_logits", ""): F.binary_cross_entropy_with_logits,
     ("nn.functional.pad", "constant"): F.pad,
     ("nn.functional.pad", "reflect"): F.pad,
     ("nn.functional.pad", "replicate"): F.pad,
     ("nn.functional.pad", "circular"): F.pad,
+    ("nn.functional.batch_norm", ""): F.batch_norm,
+    ("nn.functional.layer_norm", ""): F.layer_norm,
+    ("nn.functional.group_norm", ""): F.group_norm,
 }
+
+# PyTorch's hardsigmoid_backward takes 1/6 in float32, also in float64.
+LIMITS = {"nn.functional.hardsigmoid": 1e-7}
 
 
 def differentiated(f: Any, sample: Any) -> list[Tensor]:
     tensors = [t for t in [sample.input, *sample.args, *sample.kwargs.values()] if isinstance(t, Tensor)]
     wanted = [t for t in tensors if t.requires_grad]
+    torch.manual_seed(42)  # the seed that op_db sets before its dropout
     y = first(f(sample.input, *sample.args, **sample.kwargs))
     gradients = torch.autograd.grad(y, wanted, random_like(y), allow_unused=True, materialize_grads=True)
     return [y.detach(), *gradients]
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.isnan(), b.isnan()) and distance(a.nan_to_num(), b.nan_to_num()) <= EXACT
+def same(a: Tensor, b: Tensor, limit: float) -> bool:
+    """Up to rounding; a gradient whose terms cancel (that of a mean of one or two numbers) has only an absolute one."""
+    a, b, nans = a.nan_to_num(), b.nan_to_num(), torch.equal(a.isnan(), b.isnan())
+    return nans and (distance(a, b) <= limit or (a - b).abs().max().item() <= limit)
 
 
 def compare(op: Any, ours: Any) -> tuple[int, list[str]]:
@@ -62,7 +94,7 @@ def compare(op: Any, ours: Any) -> tuple[int, list[str]]:
             wrong.append(f"{sample.summary()}: refused: {error}")
             continue
         for which, (a, b) in enumerate(zip(mine, differentiated(op.op, sample), strict=True)):
-            if a.shape != b.shape or not same(a, b):
+            if a.shape != b.shape or not same(a, b, LIMITS.get(op.name, EXACT)):
                 wrong.append(f"{sample.summary()}: number {which} differs")
     return samples, wrong
 

@@ -1,19 +1,27 @@
 """Inner products: each pair of maps is each other's adjoint, to 1e-12, without finite differences."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 import manualbp.functional as F
 from manualbp.functional._rule import run
+from manualbp.functional.adaptive import AdaptiveMean, AdaptiveSpread
+from manualbp.functional.dropout import Thin
+from manualbp.functional.hard import InsideSlope, LeakySlope
 from manualbp.functional.pad import Fold, Pad
 from manualbp.functional.pool import Put, Take, WindowMean, WindowSpread
+from manualbp.functional.resize import Interpolate, InterpolateAdjoint
 from manualbp.kernels import pad as pad_kernels
 from manualbp.kernels import pool as pool_kernels
+from manualbp.kernels.adaptive import Windows
 from manualbp.kernels.geometry import pooling
 from manualbp.kernels.pad import Margins
+from manualbp.kernels.resize import Resize
 from tests.cases import Case
-from tests.cases.conv import CONNECT, TRIPLE
+from tests.cases.conv import CONNECT, TRANSPOSED, TRIPLE
 from tests.cases.pool import AVG_POOL2D, MAX_POOL2D, PAD
 from tests.checks import EXACT, random_like
 from tests.kernels.test_reference import pool_inputs
@@ -41,6 +49,18 @@ def test_triple(case: Case, device: str) -> None:
     by_y = inner(delta, y)
     equal(by_y, inner(F.full_convolve(delta, w, x.shape[2:], *steps), x), delta, w, x)
     equal(by_y, inner(F.kernel_gradient(x, delta, w.shape[2:], *steps), w), delta, w, x)
+
+
+@pytest.mark.parametrize("case", TRANSPOSED, ids=str)
+def test_transposed_convolution(case: Case, device: str) -> None:
+    """<delta, conv_transpose(x, w)> = <conv(delta, w), x>: the windows of which x is the output, if there are more."""
+    x, w, *_ = (a.detach() for a in case.inputs(device) if a is not None)
+    settings = dict(case.kwargs)
+    y = getattr(F, case.op)(x, w, **settings)
+    delta = random_like(y)
+    settings.pop("output_padding", None)
+    back = getattr(F, case.op.replace("_transpose", ""))(delta, w, **settings)
+    equal(inner(delta, y), inner(back[(..., *map(slice, x.shape[-w.ndim + 2 :]))], x), delta, w, x)
 
 
 def test_rotation_is_its_own_adjoint(device: str) -> None:
@@ -77,7 +97,7 @@ def test_take_and_put(case: Case, device: str) -> None:
     x = x.to(device)
     y, index = pool_kernels.max_pool(x, g)
     delta, other = random_like(y), random_like(x, seed=5)
-    equal(inner(delta, run(Take, other, index, g)), inner(run(Put, delta, index, g), other), delta, other)
+    equal(inner(delta, run(Take, other, index, g.places)), inner(run(Put, delta, index, g.places), other), delta, other)
 
 
 @pytest.mark.parametrize("case", AVG_POOL2D, ids=str)
@@ -88,6 +108,55 @@ def test_mean_and_spread(case: Case, device: str) -> None:
     y = run(WindowMean, x, *how)
     delta = random_like(y)
     equal(inner(delta, y), inner(run(WindowSpread, delta, *how), x), delta, x)
+
+
+def test_slopes_of_straight_pieces_and_noise_are_their_own_adjoints(device: str) -> None:
+    """<delta, slope x> = <slope delta, x>"""
+    x, delta, t = (random_like(torch.empty(5, 4, dtype=torch.float64, device=device), seed) for seed in (1, 2, 3))
+    for rule, *how in [(InsideSlope, t, -0.5, 1.0, 2.0), (LeakySlope, t, 0.1), (Thin, t.sign() + 1)]:
+        equal(inner(delta, run(rule, x, *how)), inner(run(rule, delta, *how), x), delta, x)
+
+
+@pytest.mark.parametrize("y_size", [(1, 1), (3, 2), (4, 5), (9, 7), (0, 3)], ids=str)
+def test_adaptive_mean_and_spread(y_size: tuple[int, int], device: str) -> None:
+    x = random_like(torch.empty(2, 3, 6, 4, dtype=torch.float64, device=device))
+    y = run(AdaptiveMean, x, *y_size)
+    delta = random_like(y)
+    equal(inner(delta, y), inner(run(AdaptiveSpread, delta, Windows((6, 4), y_size)), x), delta, x)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "mode", "align_corners"),
+    [
+        ((12, 8), None, "nearest", None),
+        ((246, 188), None, "nearest", None),  # by 41 and 47, which PyTorch rounds down in float32
+        ((4, 9), None, "nearest-exact", None),
+        (None, (2.3, 2.0), "nearest", None),
+        ((12, 8), None, "bilinear", False),
+        (None, (0.4, 1.9), "bilinear", True),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_interpolate(size: Any, scale: Any, mode: str, align_corners: bool | None, dtype: Any, device: str) -> None:
+    """Whole numbers, for which float32 is exact where the weights are 0 and 1."""
+    x = random_like(torch.empty(2, 3, 6, 4, dtype=dtype, device=device)).mul(8).round()
+    r = Resize(size, scale, mode, align_corners)
+    y = run(Interpolate, x, r)
+    delta = random_like(y).mul(8).round()
+    a, b = inner(delta.double(), y.double()), inner(run(InterpolateAdjoint, delta, 6, 4, r).double(), x.double())
+    if dtype == torch.float64 or "nearest" in mode:
+        equal(a, b, delta.double(), x.double())
+    else:
+        assert abs(a - b) <= 1e-5 * delta.double().norm() * x.double().norm()
+
+
+@pytest.mark.parametrize("m", [40, 41, 47])
+def test_a_mean_over_large_windows_in_single_precision(m: int, device: str) -> None:
+    """Upsampling by 41 or 47 is where PyTorch's interpolation to the nearest is a pixel off in float32."""
+    x = torch.ones(1, 1, 3 * m, m, device=device, requires_grad=True)
+    delta = torch.tensor([1.0, 2.0, 3.0], device=device).view(1, 1, 3, 1) * m**2
+    (dx,) = torch.autograd.grad(F.avg_pool2d(x, m), x, delta)
+    assert torch.equal(dx, torch.tensor([1.0, 2.0, 3.0], device=device).repeat_interleave(m)[:, None].expand_as(dx))
 
 
 def test_linear(device: str) -> None:

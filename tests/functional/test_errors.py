@@ -34,6 +34,39 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
     ("conv2d", (X, W.double()), {}, ["float32", "float64"]),
     ("conv2d", (X.to(torch.complex64), W.to(torch.complex64)), {}, ["input", "complex64"]),
     ("conv2d", (X, W.to("meta")), {}, ["weight", "meta", "cpu"]),
+    ("conv1d", (r(2, 4, 6, 5), r(6, 4, 3)), {}, ["input", "[2, 4, 6, 5]", "[N, C, H] or [C, H]"]),
+    ("conv1d", (r(2, 4, 6), W), {}, ["kernel", "[6, 4, 3, 3]", "[O, C / groups, P]"]),
+    ("conv1d", (r(2, 4, 6), r(6, 4, 3)), {"stride": (1, 1)}, ["stride = (1, 1)", "one int"]),
+    ("conv1d", (r(2, 4, 6), r(6, 4, 3)), {"padding": "full"}, ["padding = 'full'", "one int, 'valid' or 'same'"]),
+    ("conv1d", (r(2, 4, 6), r(6, 4, 7)), {}, ["[7]", "[6]"]),
+    ("conv3d", (r(4, 6), r(6, 4, 3, 3, 3)), {}, ["input", "[4, 6]", "[N, C, D, H, W]"]),
+    ("conv3d", (r(4, 6, 5, 4), r(6, 2, 3, 3, 3)), {}, ["4 maps", "[6, 2, 3, 3, 3]", "2;"]),
+    ("conv3d", (r(4, 6, 5, 4), r(6, 4, 3, 3, 3)), {"dilation": (1, 2)}, ["dilation = (1, 2)", "one int or three"]),
+    ("conv3d", (r(4, 6, 5, 4), r(6, 4, 3, 3, 3)), {"padding": "same", "stride": (1, 2, 1)}, ["'same'", "(1, 2, 1)"]),
+    ("conv_transpose1d", (X, r(4, 6, 3)), {}, ["input", "[2, 4, 6, 5]", "[N, C, H] or [C, H]"]),
+    ("conv_transpose1d", (r(4, 6), r(4, 6, 3)), {"padding": 4}, ["padding = 4", "[6]", "[3]", "[0]"]),
+    ("conv_transpose2d", (X, r(6, 4, 3, 3)), {}, ["[2, 4, 6, 5]", "[6, 4, 3, 3]", "6 maps"]),
+    ("conv_transpose2d", (X, r(4, 6, 3)), {}, ["kernel", "[4, 6, 3]", "[C_in, C_out / groups, P, Q]"]),
+    ("conv_transpose2d", (r(2, 4, 0, 5), r(4, 6, 3, 3)), {}, ["[2, 4, 0, 5]", "not 0"]),
+    ("conv_transpose2d", (X, r(4, 6, 3, 3)), {"groups": 3}, ["groups = 3", "4 input maps"]),
+    ("conv_transpose2d", (X, r(4, 3, 3, 3), r(3)), {"groups": 2}, ["bias", "[3]", "groups = 2", "[6]"]),
+    (
+        "conv_transpose2d",
+        (X, r(4, 6, 3, 3)),
+        {"output_padding": 1},
+        ["output_padding = 1", "stride = 1", "dilation = 1"],
+    ),
+    (
+        "conv_transpose2d",
+        (X, r(4, 6, 3, 3)),
+        {"stride": 2, "dilation": (1, 3), "output_padding": (2, 2)},
+        ["output_padding = (2, 2)", "stride = 2", "dilation = (1, 3)"],
+    ),
+    ("conv_transpose2d", (X, r(4, 6, 3, 3)), {"output_padding": -1}, ["output_padding = -1", "at least 0"]),
+    ("conv_transpose2d", (X, r(4, 6, 3, 3)), {"padding": "same"}, ["padding = 'same'", "one int or two"]),
+    ("conv_transpose2d", (X, r(4, 6, 3, 3).double()), {}, ["float32", "float64"]),
+    ("conv_transpose3d", (r(4, 6, 5, 4).to(torch.complex64), r(4, 6, 3, 3, 3)), {}, ["input", "complex64"]),
+    ("conv_transpose3d", (r(4, 6, 5, 4), r(4, 6, 3, 3, 3)), {"stride": 0}, ["stride = 0", "at least 1"]),
     ("correlate", (r(4, 6, 5), W), {}, ["x", "[4, 6, 5]"]),
     ("full_convolve", (r(2, 6, 4, 3), W, (7, 5)), {}, ["delta", "[4, 3]", "[5, 3]"]),
     ("full_convolve", (r(2, 5, 4, 3), W, (6, 5)), {}, ["delta", "[2, 5, 4, 3]", "6"]),
@@ -64,6 +97,29 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
     ("avg_pool2d", (X, 2), {"divisor_override": 0}, ["divisor_override = 0"]),
     ("avg_pool2d", (X, (2, 2, 2)), {}, ["kernel_size = (2, 2, 2)"]),
     ("avg_pool2d", (X, 2), {"stride": -1}, ["stride = -1"]),
+    ("adaptive_avg_pool2d", (r(6, 5), 2), {}, ["input", "[6, 5]", "[N, C, H, W]"]),
+    ("adaptive_avg_pool2d", (X, (2, 3, 4)), {}, ["output_size = (2, 3, 4)"]),
+    ("adaptive_avg_pool2d", (X, (2, -1)), {}, ["output_size = (2, -1)", "below 0"]),
+    ("adaptive_avg_pool2d", (X.to(torch.complex64), 2), {}, ["input", "complex64"]),
+    ("adaptive_max_pool2d", (r(2, 0, 6, 5), 2), {}, ["input", "[2, 0, 6, 5]"]),
+    ("adaptive_max_pool2d", (X.long(), 2), {}, ["input", "int64", "floating"]),
+    ("max_unpool2d", (r(6, 5), r(6, 5).long(), 2), {}, ["input", "[6, 5]", "[N, C, I, J]"]),
+    ("max_unpool2d", (X, X, 2), {}, ["indices", "float32", "int64"]),
+    ("max_unpool2d", (X, X[:1].long(), 2), {}, ["indices", "[1, 4, 6, 5]", "[2, 4, 6, 5]"]),
+    ("max_unpool2d", (X, X.long() + 120, 2), {}, ["indices", "0 to 119"]),
+    ("max_unpool2d", (X, X.long() - 1, 2), {}, ["indices", "0 to 119"]),
+    ("max_unpool2d", (X, X.long(), 2), {"output_size": (14, 10)}, ["[14, 10]", "[12, 10]", "less than a stride"]),
+    ("max_unpool2d", (X, X.long(), 2), {"output_size": (12,)}, ["output_size = [12]"]),
+    ("max_unpool2d", (X, X.long(), 1), {"padding": 3}, ["[0, -1]", "larger than 0"]),
+    ("interpolate", (X, 3), {"mode": "bicubic"}, ["mode = 'bicubic'", "'bilinear'"]),
+    ("interpolate", (X, 3), {"mode": "bilinear", "antialias": True}, ["antialias = True"]),
+    ("interpolate", (X, 3), {"align_corners": False}, ["align_corners = False", "'nearest'"]),
+    ("interpolate", (r(4, 6, 5), 3), {}, ["input", "[4, 6, 5]"]),
+    ("interpolate", (X,), {}, ["size = None", "scale_factor = None"]),
+    ("interpolate", (X, 3, 2.0), {}, ["size = 3", "scale_factor = 2.0"]),
+    ("interpolate", (X, (3, 3, 3)), {}, ["size = (3, 3, 3)"]),
+    ("interpolate", (X, None, 0.1), {}, ["scale_factor = 0.1", "[0, 0]", "[6, 5]"]),
+    ("interpolate", (X, 3), {"recompute_scale_factor": True}, ["recompute_scale_factor = True", "size = 3"]),
     ("pad", (X, (1, 2, 3)), {}, ["pad = [1, 2, 3]"]),
     ("pad", (X, (-3, -3)), {}, ["[-3, -3]", "[2, 4, 6, 5]"]),
     ("pad", (X, (5, 0, 0, 0)), {"mode": "reflect"}, ["margins 5 and 0", "5 pixels", "4"]),
@@ -74,6 +130,19 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
     ("sigmoid", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
     ("tanh", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
     ("relu", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("gelu", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("gelu", (r(3),), {"approximate": "erf"}, ["approximate = 'erf'", "'none'", "'tanh'"]),
+    ("silu", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("elu", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("softplus", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("hardtanh", (X, 2, 1), {}, ["min_val = 2", "max_val = 1"]),
+    ("relu6", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("leaky_relu", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("hardsigmoid", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("hardswish", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("dropout", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("dropout", (r(3), -0.1), {}, ["p = -0.1", "0 to 1"]),
+    ("dropout", (r(3), 1.5), {"training": False}, ["p = 1.5", "0 to 1"]),
     ("linear", (r(3, 4), r(5, 3)), {}, ["[3, 4]", "[5, 3]"]),
     ("linear", (r(3, 4), r(5, 4), r(4)), {}, ["bias", "[4]", "[5, 4]"]),
     ("linear", (r(3, 4), r(5, 4).double()), {}, ["float32", "float64"]),
@@ -96,11 +165,40 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
     ("mse_loss", (Z, r(5, 4)), {"weight": r(4)}, ["weight", "[4]", "[5, 4]"]),
     ("mse_loss", (Z, r(5, 4)), {"reduction": ""}, ["reduction = ''"]),
     ("mse_loss", (Z, r(3, 4)), {}, ["[5, 4]", "[3, 4]", "broadcast"]),
+    ("mse_loss", (Z.long(), Z.long()), {}, ["int64", "floating"]),
+    ("l1_loss", (Z, r(5, 4)), {"weight": r(5)}, ["weight", "[5]", "[5, 4]"]),
+    ("l1_loss", (Z, Z.to(torch.complex64)), {}, ["target", "complex64"]),
+    ("l1_loss", (Z.long(), Z.long()), {"reduction": "sum"}, ["int64", "floating"]),
+    ("smooth_l1_loss", (Z, Z), {"beta": -0.5}, ["beta = -0.5"]),
+    ("smooth_l1_loss", (Z, r(3, 4)), {}, ["[5, 4]", "[3, 4]", "broadcast"]),
+    ("smooth_l1_loss", (Z, Z), {"reduction": "max"}, ["reduction = 'max'"]),
+    ("binary_cross_entropy_with_logits", (Z, r(5, 1)), {}, ["target", "[5, 1]", "[5, 4]"]),
+    ("binary_cross_entropy_with_logits", (Z, Z.long()), {}, ["target", "int64"]),
+    ("binary_cross_entropy_with_logits", (Z, Z, r(5)), {}, ["weight", "[5]", "[5, 4]"]),
+    ("binary_cross_entropy_with_logits", (Z, Z), {"pos_weight": r(2, 5, 4)}, ["pos_weight", "[2, 5, 4]", "[5, 4]"]),
+    ("binary_cross_entropy_with_logits", (Z, Z, r(4).requires_grad_()), {}, ["weight", "gradient"]),
+    ("batch_norm", (r(4), r(4), r(4)), {}, ["input", "[4]", "[N, C]"]),
+    ("batch_norm", (X, r(3), r(4)), {}, ["running_mean", "[3]", "[4]"]),
+    ("batch_norm", (X, None, r(4)), {}, ["running_mean = None", "training = False"]),
+    ("batch_norm", (X, None, None, r(5)), {"training": True}, ["weight", "[5]", "[4]"]),
+    ("batch_norm", (X, None, None, r(4).double()), {"training": True}, ["weight", "float64", "float32"]),
+    ("batch_norm", (X, None, None), {"training": True, "eps": 0.0}, ["eps = 0.0"]),
+    ("batch_norm", (r(1, 4), None, None), {"training": True}, ["[1, 4]", "one value"]),
+    ("batch_norm", (X.long(), r(4), r(4)), {}, ["input", "int64"]),
+    ("layer_norm", (X, (4, 5)), {}, ["[2, 4, 6, 5]", "[4, 5]"]),
+    ("layer_norm", (X, ()), {}, ["normalized_shape = []", "one axis"]),
+    ("layer_norm", (X, 5), {}, ["normalized_shape = 5", "sequence"]),
+    ("layer_norm", (X, (6, 5), r(5)), {}, ["weight", "[5]", "[6, 5]"]),
+    ("layer_norm", (X.to(torch.complex64), (5,)), {}, ["input", "complex64"]),
+    ("group_norm", (X, 3), {}, ["num_groups = 3", "4 maps"]),
+    ("group_norm", (X, 2, None, r(2)), {}, ["bias", "[2]", "[4]"]),
+    ("group_norm", (r(1, 4), 4), {}, ["[1, 4]", "num_groups = 4", "more than one value"]),
+    ("group_norm", (r(4), 2), {}, ["input", "[4]", "[N, C]"]),
 ]
 
 
 @pytest.mark.parametrize(("op", "args", "kwargs", "words"), REFUSED, ids=lambda v: v if isinstance(v, str) else "")
-@pytest.mark.filterwarnings("ignore:mse_loss")
+@pytest.mark.filterwarnings("ignore:.*broadcasting them")
 def test_refused_by_name(op: str, args: Any, kwargs: Any, words: list[str]) -> None:
     with pytest.raises((ValueError, TypeError)) as info:
         getattr(F, op)(*args, **kwargs)
@@ -126,10 +224,11 @@ def test_softmax_without_an_axis_warns_and_does_what_pytorch_does() -> None:
             assert torch.equal(y, torch.nn.functional.softmax(x))
 
 
-def test_mse_of_different_shapes_warns() -> None:
-    with pytest.warns(UserWarning, match=r"\[5, 1\].*\[5, 4\]"):
-        loss = F.mse_loss(torch.ones(5, 4), torch.zeros(5, 1))
-    assert loss == 1
+@pytest.mark.parametrize(("op", "value"), [("mse_loss", 1), ("l1_loss", 1), ("smooth_l1_loss", 0.5)])
+def test_losses_of_different_shapes_warn(op: str, value: float) -> None:
+    with pytest.warns(UserWarning, match=rf"{op}.*\[5, 1\].*\[5, 4\]"):
+        loss = getattr(F, op)(torch.ones(5, 4), torch.zeros(5, 1))
+    assert loss == value
 
 
 def test_relu_in_place() -> None:

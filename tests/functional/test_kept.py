@@ -31,7 +31,15 @@ def inputs(*shapes: tuple[int, ...], needed: str) -> list[Tensor]:
 
 
 CONV, LINEAR = ((2, 3, 6, 6), (4, 3, 3, 3), (4,)), ((2, 3), (4, 3), (4,))
-PRODUCTS = [(F.conv2d, CONV), (F.linear, LINEAR)]
+SMALL, LARGE = ((2, 3, 6), (4, 3, 3), (4,)), ((2, 3, 4, 3, 3), (4, 3, 3, 2, 2), (4,))
+TRANSPOSED = ((2, 4, 4, 4), (4, 3, 3, 3), (3,))
+PRODUCTS = [
+    (F.conv2d, CONV),
+    (F.conv1d, SMALL),
+    (F.conv3d, LARGE),
+    (F.conv_transpose2d, TRANSPOSED),
+    (F.linear, LINEAR),
+]
 
 
 @pytest.mark.parametrize(("f", "shapes"), PRODUCTS)
@@ -55,13 +63,55 @@ def test_pooling_keeps_no_image() -> None:
     assert [(t.dtype, t.shape) for t in saved] == [(torch.int64, (2, 3, 3, 3))]
     for mean in (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), lambda x: F.pad(x, (1, 1), "circular")):
         assert kept(mean, x[0])[1] == []
+    _, saved = kept(lambda x: F.adaptive_max_pool2d(x, 4), x)
+    assert [(t.dtype, t.shape) for t in saved] == [(torch.int64, (2, 3, 4, 4))]
+    index = torch.arange(36).expand(2, 3, 36).view(2, 3, 6, 6)
+    assert data(*kept(lambda x: F.max_unpool2d(x, index, 2), x)[1]) == data(index)
+    for linear in (lambda x: F.adaptive_avg_pool2d(x, 4), lambda x: F.interpolate(x, 4, mode="bilinear")):
+        assert kept(linear, x)[1] == []
 
 
-@pytest.mark.parametrize("f", [F.sigmoid, F.tanh, F.relu, lambda x: F.softmax(x, 1), lambda x: F.log_softmax(x, 1)])
+def test_the_gradient_of_a_global_average_is_one_number_a_map() -> None:
+    (x,) = inputs((2, 3, 6, 6), needed="1")
+    (dx,) = torch.autograd.grad(F.adaptive_avg_pool2d(x, 1).sum(), x)
+    assert dx.untyped_storage().nbytes() == 2 * 3 * dx.element_size()
+    assert torch.equal(dx, torch.full_like(x, 1 / 36))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        F.sigmoid,
+        F.tanh,
+        F.relu,
+        F.relu6,
+        F.hardtanh,
+        F.leaky_relu,
+        lambda x: F.softmax(x, 1),
+        lambda x: F.log_softmax(x, 1),
+    ],
+)
 def test_activations_keep_their_output(f: Any) -> None:
     (x,) = inputs((4, 5), needed="1")
     y, saved = kept(f, x)
     assert data(*saved) == data(y)
+
+
+@pytest.mark.parametrize(
+    "f", [F.gelu, lambda x: F.gelu(x, "tanh"), F.silu, F.elu, F.softplus, F.hardsigmoid, F.hardswish]
+)
+def test_activations_that_keep_their_input(f: Any) -> None:
+    (x,) = inputs((4, 5), needed="1")
+    _, saved = kept(f, x)
+    assert data(*saved) == data(x)
+
+
+def test_dropout_keeps_the_noise_alone() -> None:
+    (x,) = inputs((4, 5), needed="1")
+    y, (noise,) = kept(lambda x: F.dropout(x, 0.5), x)
+    assert noise.unique().tolist() == [0, 2]
+    assert torch.equal(y, x * noise)
+    assert kept(lambda x: F.dropout(x, 0.5, training=False), x)[1] == []
 
 
 def test_losses_keep_their_inputs() -> None:
@@ -72,6 +122,41 @@ def test_losses_keep_their_inputs() -> None:
     large = [s for s in kept(lambda z: F.cross_entropy(z, t), z)[1] if s.numel() == 20]
     assert data(*large) == data(z)
     assert all(s.numel() <= 4 for s in kept(lambda z: F.nll_loss(z, t), z)[1])
+
+
+@pytest.mark.parametrize(
+    "f", [F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.binary_cross_entropy_with_logits], ids=lambda f: f.__name__
+)
+def test_losses_of_numbers_keep_both_sides_and_no_difference(f: Any) -> None:
+    x, t = inputs((4, 5), (4, 5), needed="10")
+    assert data(*[s for s in kept(f, x, t)[1] if s.numel() > 1]) == data(x, t)
+
+
+NORMS = [
+    (lambda x, w, b: F.batch_norm(x, None, None, w, b, True), (3,), 3),
+    (lambda x, w, b: F.layer_norm(x, (4, 5), w, b), (4, 5), 6),
+    (lambda x, w, b: F.group_norm(x, 3, w, b), (3,), 6),
+]
+
+
+@pytest.mark.parametrize(("f", "shape", "means"), NORMS)
+@pytest.mark.parametrize(("needed", "which"), [("111", "xw"), ("100", "xw"), ("010", "x"), ("011", "x"), ("001", "")])
+def test_normalisation_keeps_its_input_and_two_numbers_a_mean(
+    f: Any, shape: Any, means: int, needed: str, which: str
+) -> None:
+    x, w, b = inputs((2, 3, 4, 5), shape, shape, needed=needed)
+    _, saved = kept(f, x, w, b)
+    own = data(*({"x": x, "w": w}[name] for name in which))
+    assert own <= data(*saved)
+    assert [t.numel() for t in saved if t.data_ptr() not in own] == ([means, means] if which else [])
+
+
+def test_given_statistics_keep_the_input_for_the_weight_only() -> None:
+    mean, var = torch.zeros(3), torch.ones(3)
+    for needed, which in (("111", "xwmv"), ("100", "wv"), ("011", "xmv"), ("001", "v")):
+        x, w, b = inputs((2, 3, 4), (3,), (3,), needed=needed)
+        _, saved = kept(lambda x, w, b: F.batch_norm(x, mean, var, w, b), x, w, b)
+        assert data(*saved) == data(*({"x": x, "w": w, "m": mean, "v": var}[name] for name in which))
 
 
 @pytest.mark.parametrize(("f", "shapes"), PRODUCTS)

@@ -1,6 +1,7 @@
 """Tests of the tests: mistakes that people make, planted into the rules. Each must be caught by a named check."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,33 +10,57 @@ import torch.nn.functional as T
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
+from manualbp.functional import elementwise_loss
 from manualbp.functional.activation import Sigmoid
-from manualbp.functional.conv import Correlate
-from manualbp.kernels import activation, conv, pool
+from manualbp.functional.conv import Correlate, FullConvolve
+from manualbp.functional.norm import Normalise
+from manualbp.kernels import activation, adaptive, conv, loss, pool, resize
+from manualbp.kernels.adaptive import Windows
 from manualbp.kernels.geometry import Geometry
+from manualbp.kernels.resize import Resize
 from tests import checks
 from tests.cases import Case
 from tests.cases.activation import ELEMENTWISE
-from tests.cases.conv import CONV2D
+from tests.cases.conv import CONV2D, TRANSPOSED
+from tests.cases.loss import BINARY_CROSS_ENTROPY, SMOOTH_L1_LOSS
+from tests.cases.norm import BATCH_NORM
 from tests.cases.pool import AVG_POOL2D
+from tests.cases.resize import ADAPTIVE_AVG_POOL2D, INTERPOLATE
 
 right = {name: getattr(module, name) for module, name in [
+    (conv, "correlate"),
     (conv, "full_convolve"),
     (conv, "kernel_gradient"),
     (pool, "window_spread"),
     (activation, "sigmoid_slope"),
+    (activation, "inside_slope"),
+    (activation, "gelu_slope"),
 ]}  # fmt: skip
+right_backward, right_transposed = Correlate.backward, FullConvolve.backward
 right_backward = Correlate.backward
+right_normalise = Normalise.backward
 
 
-def not_rotated(delta: Tensor, w: Tensor, g: Geometry) -> Tensor:
+def not_rotated(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
     """Full convolution with the kernel as it stands."""
-    return right["full_convolve"](delta, w.flip(2, 3), g)
+    return right["full_convolve"](delta, w.flip(2, 3), b, g)
 
 
 def not_divided(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
     """Average pooling's adjoint without 1/m^2."""
     return right["window_spread"](delta, g, count_include_pad, 1)
+
+
+def resized_back(delta: Tensor, H: int, W: int, r: Resize) -> Tensor:
+    """The adjoint of an interpolation taken for the interpolation the other way."""
+    s = delta[0, 0].numel() / (H * W)
+    return T.interpolate(delta, (H, W), mode=r.mode, align_corners=r.align_corners) * s
+
+
+def equal_tiles(delta: Tensor, windows: Windows) -> Tensor:
+    """Windows that overlap taken for ones side by side."""
+    (H, W), (I, J) = windows.x_size, windows.y_size
+    return T.interpolate(delta, windows.x_size, mode="nearest") * (I * J / (H * W))
 
 
 def no_slope(ctx: Any, delta: Tensor) -> Tensor:
@@ -49,6 +74,22 @@ def bias_not_summed(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dw, delta[:1].sum((0, 2, 3)) if db is not None else None, None
 
 
+def axes_exchanged(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
+    """The kernel with its rows for columns: what goes back through a transposed convolution."""
+    return right["correlate"](x, w.mT, b, replace(g, w_size=g.w_size[::-1], dilation=g.dilation[::-1]))
+
+
+def bias_of_one_row(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradient of the bias over the last axis only, as if the image had one axis."""
+    dx, dw, db, _ = right_transposed(ctx, eps)
+    return dx, dw, eps[:, :, 0].sum((0, -1)) if db is not None else None, None
+
+
+def statistics_not_derived(ctx: Any, delta: Tensor, eps: Tensor, rho: Tensor) -> tuple[Tensor | None, ...]:
+    """Right once, wrong twice: the errors that reach the mean and the deviation are forgotten."""
+    return right_normalise(ctx, delta, torch.zeros_like(eps), torch.zeros_like(rho))
+
+
 def in_float32(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     """Double precision lost on the way."""
     return right["kernel_gradient"](x.float(), delta.float(), g).to(x.dtype)
@@ -57,6 +98,26 @@ def in_float32(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
 def a_little_off(delta: Tensor, y: Tensor) -> Tensor:
     """A relative error of 1e-9."""
     return right["sigmoid_slope"](delta, y) * (1 + 1e-9)
+
+
+def ends_included(delta: Tensor, t: Tensor, low: float, high: float, slope: float) -> Tensor:
+    """The whole of the real line is one piece."""
+    return right["inside_slope"](delta, t.clamp(low + 1e-3, high - 1e-3), low, high, slope)
+
+
+def no_density(delta: Tensor, x: Tensor) -> Tensor:
+    """Phi alone, without x phi."""
+    return delta * torch.special.ndtr(x)
+
+
+def linear_from_the_start(delta: Tensor, x: Tensor, t: Tensor, beta: float) -> Tensor:
+    """The slope of the absolute error, where the smooth one is still a parabola."""
+    return delta * (x - t).sign()
+
+
+def as_if_not_rare(x: Tensor, p: Tensor) -> Tensor:
+    """dL/dt = -x, which holds without pos_weight only."""
+    return -x
 
 
 def writes_into_delta(delta: Tensor, y: Tensor) -> Tensor:
@@ -75,19 +136,39 @@ def by_pytorch(delta: Tensor, y: Tensor) -> Tensor:
     return torch.ops.aten.sigmoid_backward(delta, y)
 
 
-CONV = CONV2D[0]
+CONV, SPREAD = CONV2D[0], next(case for case in TRANSPOSED if case.name == "stride > kernel")
 AVERAGE = AVG_POOL2D[2]
+RESIZED = INTERPOLATE[6]
+OVERLAPPING = ADAPTIVE_AVG_POOL2D[2]
 SIGMOID = ELEMENTWISE[0]
+RELU6, GELU = (next(case for case in ELEMENTWISE if case.op == op) for op in ("relu6", "gelu"))
+BINARY = BINARY_CROSS_ENTROPY[-1]
+NORM = BATCH_NORM[2]
 PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]]] = [
     (conv, "full_convolve", not_rotated, CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (pool, "window_spread", not_divided, AVERAGE, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (resize, "interpolate_adjoint", resized_back, RESIZED, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (adaptive, "spread", equal_tiles, OVERLAPPING, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Sigmoid, "backward", staticmethod(no_slope), SIGMOID, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Correlate, "backward", staticmethod(bias_not_summed), CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (conv, "correlate", axes_exchanged, SPREAD, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (FullConvolve, "backward", staticmethod(bias_of_one_row), SPREAD, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (
+        Normalise,
+        "backward",
+        staticmethod(statistics_not_derived),
+        NORM,
+        {checks.equals_pytorch, checks.passes_gradcheck},
+    ),
     (conv, "kernel_gradient", in_float32, CONV, {checks.equals_pytorch}),
     (activation, "sigmoid_slope", a_little_off, SIGMOID, {checks.equals_pytorch}),
+    (loss, "smooth_slope", linear_from_the_start, SMOOTH_L1_LOSS[0], {checks.equals_pytorch, checks.passes_gradcheck}),
+    (elementwise_loss, "_by_probability", as_if_not_rare, BINARY, {checks.equals_pytorch}),
     (activation, "sigmoid_slope", writes_into_delta, SIGMOID, {checks.takes_any_delta}),
     (activation, "sigmoid_slope", contiguous_only, SIGMOID, {checks.takes_any_delta}),
     (activation, "sigmoid_slope", by_pytorch, SIGMOID, {checks.is_by_hand}),
+    (activation, "inside_slope", ends_included, RELU6, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (activation, "gelu_slope", no_density, GELU, {checks.equals_pytorch, checks.passes_gradcheck}),
 ]
 FAILURES = (AssertionError, GradcheckError, RuntimeError)
 

@@ -108,6 +108,26 @@ def test_compile_of_any_size(device: str) -> None:
             assert distance(a, b) <= EXACT
 
 
+def test_compile_from_any_size_to_fixed_extents(device: str) -> None:
+    """Then only the backward pass has use for the image's extents: torch.compile must find them there."""
+    torch._dynamo.reset()
+
+    def f(x: Tensor) -> Tensor:
+        y = F.interpolate(x, scale_factor=1.5, mode="bilinear")
+        y = F.adaptive_avg_pool2d(y, 1) + F.adaptive_avg_pool2d(x, (5, 4)) + F.adaptive_max_pool2d(x, (5, 4))
+        z = F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, output_size=x.shape)
+        return F.interpolate(y, (7, 9), mode="bilinear") + F.interpolate(z, (7, 9), mode="bilinear")
+
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n, size in ((2, 9), (3, 12)):
+        x = random_like(torch.empty(n, 3, size, size + 1, dtype=torch.float64, device=device)).requires_grad_()
+        y, expected = compiled(x), f(x)
+        delta = random_like(y)
+        mine, theirs = (torch.autograd.grad(t, x, delta)[0] for t in (y, expected))
+        assert distance(y, expected) <= EXACT
+        assert distance(mine, theirs) <= EXACT
+
+
 @pytest.mark.parametrize("case", ONE_OF_EACH, ids=str)
 def test_autocast(case: Case, device: str) -> None:
     """The dtypes of PyTorch's function under autocast, and its numbers up to their precision."""
@@ -169,18 +189,46 @@ def test_channels_last(case: Case, device: str) -> None:
 
 EMPTY = [
     ("conv2d", ((0, 3, 6, 5), (4, 3, 3, 3), (4,)), {"padding": 1, "stride": 2}),
+    ("conv1d", ((0, 3, 6), (4, 3, 3), (4,)), {"padding": "same"}),
+    ("conv3d", ((0, 2, 4, 3, 3), (4, 2, 3, 2, 1), (4,)), {"stride": 2}),
+    ("conv_transpose1d", ((0, 3, 4), (3, 2, 2), (2,)), {"dilation": 2, "output_padding": 1}),
+    ("conv_transpose2d", ((0, 3, 4, 3), (3, 2, 3, 3), (2,)), {"padding": 1, "stride": 2, "output_padding": 1}),
+    ("conv_transpose3d", ((0, 2, 2, 3, 2), (2, 3, 1, 2, 3), (3,)), {}),
     ("max_pool2d", ((0, 3, 6, 5),), {"kernel_size": 2}),
     ("max_pool2d", ((0, 3, 6, 5),), {"kernel_size": 3, "stride": 1}),
     ("avg_pool2d", ((0, 3, 6, 5),), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ("adaptive_avg_pool2d", ((0, 3, 6, 5),), {"output_size": 1}),
+    ("adaptive_avg_pool2d", ((0, 3, 6, 5),), {"output_size": (3, 4)}),
+    ("adaptive_max_pool2d", ((0, 3, 6, 5),), {"output_size": (3, 5)}),
+    ("interpolate", ((0, 3, 6, 5),), {"scale_factor": 2}),
+    ("interpolate", ((0, 3, 6, 5),), {"size": (4, 7), "mode": "bilinear"}),
     ("pad", ((0, 3, 6, 5),), {"pad": (1, 2, 0, 1)}),
     ("sigmoid", ((0, 3),), {}),
     ("tanh", ((0, 3),), {}),
     ("relu", ((0, 3),), {}),
+    ("gelu", ((0, 3),), {}),
+    ("gelu", ((0, 3),), {"approximate": "tanh"}),
+    ("silu", ((0, 3),), {}),
+    ("elu", ((0, 3),), {"alpha": 2.0}),
+    ("softplus", ((0, 3),), {}),
+    ("relu6", ((0, 3),), {}),
+    ("leaky_relu", ((0, 3),), {}),
+    ("hardsigmoid", ((0, 3),), {}),
+    ("hardswish", ((0, 3),), {}),
+    ("dropout", ((0, 3),), {}),
     ("linear", ((0, 3), (4, 3), (4,)), {}),
     ("linear", ((0, 2, 3), (4, 3), (4,)), {}),
     ("softmax", ((0, 3),), {"dim": 1}),
     ("log_softmax", ((0, 3),), {"dim": 1}),
+    *[
+        (op, ((0, 3), (0, 3)), {"reduction": reduction})
+        for op in ("mse_loss", "l1_loss", "smooth_l1_loss", "binary_cross_entropy_with_logits")
+        for reduction in ("none", "sum")
+    ],
     ("mse_loss", ((0, 3), (0, 3)), {"reduction": "sum"}),
+    ("layer_norm", ((0, 3),), {"normalized_shape": (3,)}),
+    ("group_norm", ((0, 4, 3, 2),), {"num_groups": 2}),
+    ("batch_norm", ((0, 3, 2, 2),), {"running_mean": None, "running_var": None, "training": True}),
 ]
 
 

@@ -1,0 +1,233 @@
+"""Activations that are x times a gate, which opens from 0 to 1. They are not monotonic, so the input is kept.
+
+gelu         y = x Phi(x)            dy/dx = Phi(x) + x phi(x)                  (Hendrycks and Gimpel 2016)
+             phi(x) = exp(-x^2/2) / sqrt(2 pi) is the density of Gauss, Phi its integral: Phi' = phi, phi' = -x phi
+             d2y/dx2 = phi + phi + x phi' = phi (2 - x^2)
+
+silu         y = x s(x)              s the sigmoid, s' = s (1 - s)              (Elfwing et al. 2017)
+gelu "tanh"  y = x (1 + tanh u) / 2  u = k (x + c x^3), k = sqrt(2/pi), c = 0.044715
+             y = x s(z) with z = 2u, as (1 + tanh u) / 2 = s(2u)                (Hendrycks and Gimpel 2016, sec. 2)
+
+The last two are one formula: y = x s(z), z = a x + b x^3, with z' = a + 3 b x^2, z'' = 6 b x.
+             dy/dx   = s + x s' z' = s (1 + (1 - s) x z')
+             d2y/dx2 = 2 s' z' + x (s'' z'^2 + s' z'')    with s'' = s' (1 - 2s)
+                     = s' (2a + 12 b x^2 + x z'^2 (1 - 2s))
+
+Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as T
+from torch import Tensor
+
+from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
+from manualbp.functional.activation import Sigmoid
+from manualbp.kernels import activation as kernels
+
+# The gates s(a x + b x^3): those of SiLU, and of GELU with approximate="tanh".
+SILU = 1.0, 0.0
+GELU_TANH = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
+
+
+class GELU(Rule):
+    """y = x Phi(x). dL/dx = delta (Phi + x phi); kept: x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return T.gelu(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(GELUSlope, delta, x)
+
+
+class GELUDual(GELU):
+    """Forward mode: the tangent times the slope."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(GELUSlope, dx, x)
+
+
+class GELUSlope(ElementwiseRule):
+    """dx = delta (Phi + x phi). By delta: eps (Phi + x phi), the same map. By x: eps delta phi (2 - x^2)."""
+
+    @staticmethod
+    def forward(delta: Tensor, x: Tensor) -> Tensor:
+        return kernels.gelu_slope(delta, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
+        delta, x = ctx.saved_tensors
+        return run(GELUSlope, eps, x), eps * delta * run(Gauss, x) * (2 - x * x)
+
+
+class GELUSlopeDual(GELUSlope):
+    """Forward mode: the sum of both derivatives."""
+
+    @staticmethod
+    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor) -> Tensor:
+        delta, x = ctx.saved_tensors
+        return run(GELUSlope, ddelta, x) + delta * run(Gauss, x) * (2 - x * x) * dx
+
+
+class Gauss(Rule):
+    """y = phi(x) = exp(-x^2/2) / sqrt(2 pi). dL/dx = -delta x y; kept: x and y."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.exp(-0.5 * x * x) * math.sqrt(0.5 / math.pi)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        return -delta * x * y
+
+
+class GaussDual(Gauss):
+    """Forward mode: the tangent times the slope."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        return -dx * x * y
+
+
+class SiLU(Rule):
+    """y = x s(x). dL/dx = delta s (1 + (1 - s) x); kept: x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return T.silu(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(GateSlope, delta, x, *SILU)
+
+
+class SiLUDual(SiLU):
+    """Forward mode: the tangent times the slope."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(GateSlope, dx, x, *SILU)
+
+
+class GELUTanh(Rule):
+    """y = x (1 + tanh u) / 2 = x s(2u). dL/dx = delta s (1 + (1 - s) x z'), z = 2u; kept: x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return T.gelu(x, approximate="tanh")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(GateSlope, delta, x, *GELU_TANH)
+
+
+class GELUTanhDual(GELUTanh):
+    """Forward mode: the tangent times the slope."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(GateSlope, dx, x, *GELU_TANH)
+
+
+class GateSlope(ElementwiseRule):
+    """dx = delta s (1 + (1 - s) x z'). By delta: the same map of eps. By x: eps delta d2y/dx2."""
+
+    @staticmethod
+    def forward(delta: Tensor, x: Tensor, a: float, b: float) -> Tensor:
+        return kernels.gate_slope(delta, x, a, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        delta, x, *ctx.gate = inputs
+        ctx.save_for_backward(delta, x)
+        ctx.save_for_forward(delta, x)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
+        delta, x = ctx.saved_tensors
+        return run(GateSlope, eps, x, *ctx.gate), eps * delta * _curvature(x, *ctx.gate), None, None
+
+
+class GateSlopeDual(GateSlope):
+    """Forward mode: the sum of both derivatives."""
+
+    @staticmethod
+    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor, *_: None) -> Tensor:
+        delta, x = ctx.saved_tensors
+        return run(GateSlope, ddelta, x, *ctx.gate) + delta * _curvature(x, *ctx.gate) * dx
+
+
+def _curvature(x: Tensor, a: float, b: float) -> Tensor:
+    """d2y/dx2 = s (1 - s) (2a + 12 b x^2 + x z'^2 (1 - 2s)), of rules and arithmetic."""
+    square = x * x
+    s, dz = run(Sigmoid, x * (a + b * square)), a + 3 * b * square
+    return s * (1 - s) * (2 * a + 12 * b * square + x * dz * dz * (1 - 2 * s))
+
+
+GELU.dual, GELUTanh.dual, SiLU.dual = GELUDual, GELUTanhDual, SiLUDual
+GELUSlope.dual, GateSlope.dual, Gauss.dual = GELUSlopeDual, GateSlopeDual, GaussDual
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """torch.nn.functional.gelu with a backward pass by hand.
+
+    input of any shape and floating dtype -> input Phi(input), the same shape; approximate="tanh": Phi by a tanh. Kept
+    for backward: the input, as the output takes most of its negative values twice. Raises ValueError for another
+    `approximate`, TypeError for complex numbers.
+    Source: Hendrycks and Gimpel 2016, sec. 2; derivation at the head of this file.
+    """
+    refuse_complex("gelu", input=input)
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate = {approximate!r}; it must be 'none' or 'tanh'")
+    return run(GELU if approximate == "none" else GELUTanh, input)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """torch.nn.functional.silu with a backward pass by hand.
+
+    input of any shape and floating dtype -> input sigmoid(input), the same shape. inplace: the values are also written
+    into input, which is returned. Kept for backward: the input, with inplace a copy of it, as the output takes most of
+    its negative values twice. Raises TypeError for complex numbers.
+    Source: Elfwing et al. 2017; Ramachandran et al. 2017; derivation at the head of this file.
+    """
+    refuse_complex("silu", input=input)
+    y = run(SiLU, input.clone() if inplace else input)
+    return input.copy_(y) if inplace else y

@@ -1,0 +1,298 @@
+"""Normalisation: numbers that belong together get mean 0 and variance 1, then a weight and a bias.
+
+    mu = 1/m sum x    var = 1/m sum (x - mu)^2    r = 1 / sqrt(var + eps)    x^ = (x - mu) r    y = x^ w + b
+
+Every sum is over the m numbers that share a mean: batch norm, all of a map, in every image; layer norm, all of a
+sample; group norm, all of a group of maps of an image. w and b have one number for each map, or for each place.
+
+1. y changes with x directly, and through mu and r, which are sums over all m numbers:
+       dmu = 1/m sum dx
+       dvar = 2/m sum (x - mu) (dx - dmu) = 2/m sum (x - mu) dx           because sum (x - mu) = 0
+       dr = -1/2 (var + eps)^(-3/2) dvar = -r^3/m sum (x - mu) dx
+2. dL = sum delta w dx^ with dx^ = (dx - dmu) r + (x - mu) dr. Exchanging the sums, number by number
+       dL/dx = r delta w - r/m sum(delta w) - r^3/m (x - mu) sum(delta w (x - mu))
+   which is r (delta w - mean(delta w) - x^ mean(delta w x^)): delta w without its mean and without its part along x^.
+3. mu and r are outputs of the rule. So backward, written in x, w, mu and r, can be derived again, and the errors that
+   reach mu and r then, eps = dL/dmu and rho = dL/dr, go on to x by step 1: eps/m - r^3/m (x - mu) rho.
+4. dL/dw = sum delta (x - mu) r and dL/db = sum delta, over all that share the number of w.
+
+Given the statistics (batch norm in evaluation), mu and r are constants: dL/dx = r delta w, and step 4 as it is.
+
+Shapes: x, y, delta [N, C, ...] or [..., *normalized_shape]; group norm's as [N, G, C / G, ...]. mu and r broadcast
+with them. Letters: x^ the normalised input, r the reciprocal of the standard deviation, m how many share a mean.
+Sources: Ioffe and Szegedy 2015, sec. 3; Ba, Kiros and Hinton 2016, sec. 3; Wu and He 2018, sec. 3.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manualbp.functional._rule import Rule, full_precision, kept, refuse_complex, run
+from manualbp.kernels import norm as kernels
+from manualbp.kernels.norm import Sharing
+from manualbp.kernels.precision import wide
+
+
+def _sum(t: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The sum over `axes`. There may be none: then `sum` itself would take all."""
+    return t.sum(axes) if axes else t
+
+
+def _sums(t: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The same, with extents of 1 in place of the axes."""
+    return t.sum(axes, keepdim=True) if axes else t
+
+
+class Normalise(Rule):
+    """y = (x - mu) r w + b; mu and r are outputs, too. Running statistics (mean, var) are updated in place.
+
+    dL/dx = a delta + c (x - mu) + e    a = r w, c = -r^3 (sum(delta w (x - mu)) + rho)/m, e = (eps - r sum(delta w))/m
+    dL/dw = sum delta (x - mu) r        dL/db = sum delta
+
+    eps = dL/dmu and rho = dL/dr are 0 but in the derivative of these. Kept: x, mu and r, if dL/dx or dL/dw is asked
+    for; w, if dL/dx is. Not x^: x is an input, which the layer before may keep as well, and x^ is one step from it.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return kernels.normalise(x, w, b, mean, var, how)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, w, b, _, _, ctx.how = inputs
+        _, mu, r = output
+        x_needed, w_needed, *_ = ctx.needs_input_grad
+        either = x_needed or w_needed
+        ctx.dtypes, ctx.weighted = _dtypes(w, b), w is not None
+        w = r.new_empty(0) if w is None else w
+        ctx.save_for_backward(kept(x, either), kept(w, x_needed), kept(mu, either), kept(r, either))
+        ctx.save_for_forward(x, w, mu, r)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor, eps: Tensor, rho: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, mu, r = ctx.saved_tensors
+        how, (w_dtype, b_dtype) = ctx.how, ctx.dtypes
+        x_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
+        dx = dw = None
+        d = delta.to(r.dtype)
+        s = _sums(d, how.both)
+        db = _sum(s, how.along).to(b_dtype) if b_needed else None
+        if x_needed or w_needed:
+            z = x.to(r.dtype) - mu
+            q = _sums(d * z, how.both)
+            dw = _sum(q * r, how.along).to(w_dtype) if w_needed else None
+            if x_needed:
+                w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
+                g = s * w
+                c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -how.count(x)
+                e = (eps - r * g.sum(how.over, keepdim=True)) / how.count(x)
+                a, d = (r * w, d) if how.both else (r, g)  # g is delta w already where nothing was summed
+                dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
+        return dx, dw, db, None, None, None
+
+
+class NormaliseDual(Normalise):
+    """Forward mode: step 1 for mu and r, the product rule for y."""
+
+    @staticmethod
+    def jvp(
+        ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, w, mu, r = ctx.saved_tensors
+        how = ctx.how
+        w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
+        z, d = x.to(r.dtype) - mu, dx.to(r.dtype)
+        dmu = d.mean(how.over, keepdim=True)
+        dr = -r * r * r * (z * d).mean(how.over, keepdim=True)
+        dy = ((d - dmu) * r + z * dr) * w
+        dy = dy if dw is None else dy + z * r * how.spread(dw, x)
+        dy = dy if db is None else dy + how.spread(db, x)
+        return dy.to(x.dtype), dmu, dr
+
+
+class NormaliseBy(Rule):
+    """y = (x - mean) r w + b with r = 1 / sqrt(var + eps), the statistics given: elementwise, with constants.
+
+    dL/dx = r delta w    dL/dw = sum delta (x - mean) r    dL/db = sum delta    kept: w for the first, x for the second
+    """
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, var: Tensor, how: Sharing) -> Tensor:
+        return kernels.normalise_by(x, w, b, mean, var, how.eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w, b, mean, var, ctx.how = inputs
+        x_needed, w_needed, *_ = ctx.needs_input_grad
+        ctx.dtypes, ctx.weighted = _dtypes(w, b), w is not None
+        ctx.x_dtype, ctx.maps = x.dtype, x.shape[1]
+        w = var.new_empty(0) if w is None else w
+        ctx.save_for_backward(kept(x, w_needed), kept(w, x_needed), kept(mean, w_needed), var)
+        ctx.save_for_forward(x, w, mean, var)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, mean, var = ctx.saved_tensors
+        how, (w_dtype, b_dtype) = ctx.how, ctx.dtypes
+        x_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
+        dx = dw = None
+        d = delta.to(wide(delta.dtype))
+        r = how.spread((var.to(d.dtype) + how.eps).rsqrt(), d)
+        db = d.sum(how.along).to(b_dtype) if b_needed else None
+        if w_needed:
+            z = x.to(d.dtype) - how.spread(mean, x)
+            dw = ((d * z).sum(how.along, keepdim=True) * r).sum(how.along).to(w_dtype)
+        if x_needed:
+            dx = (d * (r * how.spread(w, d) if ctx.weighted else r)).to(delta.dtype)
+        return dx, dw, db, None, None, None
+
+
+class NormaliseByDual(NormaliseBy):
+    """Forward mode: the product rule."""
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Tensor | None) -> Tensor:
+        x, w, mean, var = ctx.saved_tensors
+        how, to = ctx.how, wide(x.dtype)
+        r = how.spread((var.to(to) + how.eps).rsqrt(), x)
+        dy = dx.to(to) * (r * how.spread(w, x) if ctx.weighted else r)
+        dy = dy if dw is None else dy + (x.to(to) - how.spread(mean, x)) * r * how.spread(dw, x)
+        return (dy if db is None else dy + how.spread(db, x)).to(x.dtype)
+
+
+Normalise.dual, NormaliseBy.dual = NormaliseDual, NormaliseByDual
+
+
+def _dtypes(*tensors: Tensor | None) -> tuple[torch.dtype | None, ...]:
+    return tuple(None if t is None else t.dtype for t in tensors)
+
+
+def _fitting(op: str, x: Tensor, shape: Sequence[int], **tensors: Tensor | None) -> None:
+    """Refuse an input that is no floating tensor, and what does not have `shape` or a dtype that goes with it."""
+    refuse_complex(op, input=x, **tensors)
+    if not x.is_floating_point():
+        raise TypeError(f"{op}: input is {x.dtype}; it must be of a floating dtype")
+    for name, t in tensors.items():
+        if t is None:
+            continue
+        if list(t.shape) != list(shape):
+            raise ValueError(
+                f"{op}: {name} has shape {list(t.shape)} and input {list(x.shape)}; {name} must be {list(shape)}"
+            )
+        if t.dtype not in (x.dtype, wide(x.dtype)):
+            raise ValueError(
+                f"{op}: {name} is {t.dtype} and input {x.dtype}; {name} must be {x.dtype}, or float32 where input is "
+                "in half precision"
+            )
+        if t.device != x.device:
+            raise ValueError(f"{op}: input is on {x.device} and {name} on {t.device}; the devices must be equal")
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """torch.nn.functional.batch_norm with a backward pass by hand.
+
+    input [N, C] or [N, C, ...] of a real floating dtype; the others [C], of the same dtype, or float32 where input is
+    in half precision (statistics are in float32 then) -> the same shape and dtype as input. training: each map is
+    normalised by its own mean and variance, and momentum of the running ones (the variance with 1 / (m - 1)) is
+    replaced by them, in place; else by the running ones. Kept for backward: input, if the gradient of input or weight
+    is asked for (in evaluation: of weight), weight if that of input is, and two numbers a map. Raises ValueError for
+    shapes and dtypes that do not fit, one value a map in training, no statistics in evaluation, TypeError for complex
+    numbers and integers. Source: Ioffe and Szegedy 2015, sec. 3; derivation at the head of this file.
+    """
+    op = "batch_norm"
+    if input.ndim < 2:
+        if input.numel() == 0:  # as in PyTorch
+            return input.clone()
+        raise ValueError(f"{op}: input has shape {list(input.shape)}; it must be [N, C] or [N, C, ...]")
+    statistics = {"running_mean": running_mean, "running_var": running_var}
+    _fitting(op, input, input.shape[1:2], **statistics, weight=weight, bias=bias)
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"{op}: eps = {eps}; it must be positive, in evaluation at least 0")
+    others = tuple(axis for axis in range(input.ndim) if axis != 1)
+    how = Sharing("batch", others, others, float(eps), float(momentum))
+    if training:
+        if how.count(input) == 1:
+            raise ValueError(
+                f"{op}: input has shape {list(input.shape)}, one value a map; training needs more than one"
+            )
+        return run(Normalise, input, weight, bias, running_mean, running_var, how)[0]
+    for name, t in statistics.items():
+        if t is None:
+            raise ValueError(f"{op}: {name} = None; with training = False it must be given")
+    return run(NormaliseBy, input, weight, bias, running_mean, running_var, how)
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """torch.nn.functional.layer_norm with a backward pass by hand.
+
+    input [..., *normalized_shape] of a real floating dtype; weight and bias [*normalized_shape], of the same dtype, or
+    float32 where input is in half precision (statistics are in float32 then) -> the same shape and dtype as input
+    (under autocast on CUDA: float32). Mean and variance are those of the last axes, one for each place of the others.
+    Kept for backward: input, if the gradient of input or weight is asked for, weight if that of input is, and two
+    numbers a sample. Raises ValueError for shapes and dtypes that do not fit, TypeError for complex numbers and
+    integers. Source: Ba, Kiros and Hinton 2016, sec. 3; derivation at the head of this file.
+    """
+    op = "layer_norm"
+    if isinstance(normalized_shape, int):
+        raise TypeError(f"{op}: normalized_shape = {normalized_shape}; it must be a sequence of ints")
+    shape, first = list(normalized_shape), input.ndim - len(normalized_shape)
+    if not shape or first < 0 or list(input.shape[first:]) != shape:
+        raise ValueError(
+            f"{op}: input has shape {list(input.shape)} and normalized_shape = {shape}; input must end in "
+            "normalized_shape, of one axis or more"
+        )
+    x, weight, bias = full_precision(input, weight, bias) if input.device.type == "cuda" else (input, weight, bias)
+    _fitting(op, x, shape, weight=weight, bias=bias)
+    how = Sharing("layer", tuple(range(first, x.ndim)), tuple(range(first)), float(eps))
+    return run(Normalise, x, weight, bias, None, None, how)[0]
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """torch.nn.functional.group_norm with a backward pass by hand.
+
+    input [N, C] or [N, C, ...] of a real floating dtype; weight and bias [C], of the same dtype, or float32 where input
+    is in half precision (statistics are in float32 then) -> the same shape and dtype as input (under autocast on CUDA:
+    float32). Mean and variance are those of C / num_groups maps of one image. Kept for backward: input, if the gradient
+    of input or weight is asked for, weight if that of input is, and two numbers a group. Raises ValueError for shapes
+    and dtypes that do not fit, and one value a group, TypeError for complex numbers and integers.
+    Source: Wu and He 2018, sec. 3; derivation at the head of this file.
+    """
+    op = "group_norm"
+    if input.ndim < 2:
+        raise ValueError(f"{op}: input has shape {list(input.shape)}; it must be [N, C] or [N, C, ...]")
+    N, C, *size = input.shape
+    if num_groups < 1 or C % num_groups:
+        raise ValueError(f"{op}: num_groups = {num_groups} must be at least 1 and divide the {C} maps")
+    x, weight, bias = full_precision(input, weight, bias) if input.device.type == "cuda" else (input, weight, bias)
+    _fitting(op, x, (C,), weight=weight, bias=bias)
+    if 0 in (C, *size) or N * C * prod(size) == num_groups:
+        raise ValueError(
+            f"{op}: input has shape {list(x.shape)} and num_groups = {num_groups}; it must have more than one value "
+            "in all for each group, and no map may be empty"
+        )
+    x = x.unflatten(1, (num_groups, C // num_groups))
+    weight, bias = (t if t is None else t.view(num_groups, -1) for t in (weight, bias))
+    how = Sharing("group", tuple(range(2, x.ndim)), (0, *range(3, x.ndim)), float(eps))
+    return run(Normalise, x, weight, bias, None, None, how)[0].flatten(1, 2)

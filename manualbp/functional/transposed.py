@@ -1,0 +1,127 @@
+"""Transposed convolution: the backward pass of a convolution as the forward pass of a layer.
+
+With A for the matrix that makes correlation y = A x, full convolution, its gradient by x, is A^T delta. This layer is
+given the small image in the place of delta and answers with the large one (Zeiler et al. 2010: deconvolution; Dumoulin
+and Visin 2016, ch. 4: transposed convolution):
+
+    y = full_convolve(x, w) + b
+
+    y[n,c,h,k] = b[c] + sum of x[n,o,i,j] w[o,c,p,q] over o and all i, j, p, q with s i + d p - pad = h and
+                                                                                    s j + d q - pad = k
+
+It is a face of the trilinear form F of functional.conv, with x in the place of delta. So with delta = dL/dy, which has
+the shape of the large image, in the place of F's x, the two other faces are its gradients:
+
+    dL/dx = correlate(delta, w)            the transpose of A^T is A: a convolution, lecture 002, eq. 2.2
+    dL/dw = kernel_gradient(delta, x)      lecture 002, eq. 2.4, with the two images in each other's place
+    dL/db[c] = sum_{n,h,k} delta[n,c,h,k]  b stands once in every y[n,c,h,k]
+
+Extents. The windows reach from pixel -pad to pixel s (I - 1) + d (P - 1) - pad. At either end pad pixels are cut off,
+and output_padding pixels are put behind: H = s (I - 1) + d (P - 1) + 1 - 2 pad + output_padding. The correlation takes
+s extents H to the same I; output_padding < s says which is meant. PyTorch allows output_padding < d, too. There an
+image has room for output_padding // s windows more; x is padded by as many zeros, which add nothing to y.
+
+Shapes: x [N, O, I, J], w [O, C / groups, P, Q], b [C], y and delta [N, C, H, W]. Letters: kernels.geometry.
+"""
+
+from torch import Tensor
+
+from manualbp.functional._rule import low_precision, run, same_kind
+from manualbp.functional.conv import FullConvolve, batch_of_images
+from manualbp.functional.pad import pad
+from manualbp.kernels.geometry import Size, transposed
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """torch.nn.functional.conv_transpose1d with a backward pass by hand.
+
+    input [N, O, I] or [O, I], weight [O, C / groups, P], bias [C], all of one real dtype (under autocast: cast to its
+    dtype) -> [N, C, H] or [C, H] with H = (I - 1) stride - 2 padding + dilation (P - 1) + output_padding + 1.
+    Kept for backward, raises, source: as `conv_transpose2d`, with one axis; derivation at the head of this file.
+    """
+    return _layer("conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """torch.nn.functional.conv_transpose2d with a backward pass by hand.
+
+    input [N, O, I, J] or [O, I, J], weight [O, C / groups, P, Q], bias [C], all of one real dtype (under autocast:
+    cast to its dtype) -> [N, C, H, W] or [C, H, W], channels_last if input or weight is, with
+    H = (I - 1) stride - 2 padding + dilation (P - 1) + output_padding + 1; output_padding < stride or < dilation.
+    Kept for backward: input if the gradient of weight is asked for, weight if that of input is; nothing for bias.
+    Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
+    Source: Zeiler et al. 2010, Deconvolutional networks; Dumoulin and Visin 2016, ch. 4; lecture 002, eq. 2.3 forward,
+    2.2 and 2.4 backward; derivation at the head of this file.
+    """
+    return _layer("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """torch.nn.functional.conv_transpose3d with a backward pass by hand.
+
+    input [N, O, M, I, J] or [O, M, I, J], weight [O, C / groups, R, P, Q], bias [C], all of one real dtype (under
+    autocast: cast to its dtype) -> [N, C, D, H, W] or [C, D, H, W], channels_last_3d if input or weight is.
+    Extents, kept for backward, raises, source: as `conv_transpose2d`, with three axes; derivation at the head of this
+    file.
+    """
+    return _layer("conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _layer(
+    op: str,
+    axes: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    output_padding: Size,
+    groups: int,
+    dilation: Size,
+) -> Tensor:
+    """y = full_convolve(x, w) + b for images of so many axes, one of them or a batch."""
+    x, w, b = low_precision(input, weight, bias)
+    same_kind(op, input=x, weight=w, bias=b)
+    x = batch_of_images(op, x, axes)
+    g = transposed(op, x.shape, w.shape, stride, padding, output_padding, groups, dilation)
+    C = w.shape[1] * groups
+    if b is not None and tuple(b.shape) != (C,):
+        raise ValueError(
+            f"{op}: bias has shape {list(b.shape)} and weight {list(w.shape)} with groups = {groups}; bias must be "
+            f"[{C}]"
+        )
+    beyond = [windows - I for windows, I in zip(g.y_size, x.shape[2:], strict=True)]
+    if any(beyond):
+        x = pad(x, [side for more in reversed(beyond) for side in (0, more)])
+    y = run(FullConvolve, x, w, b, g)
+    return y if input.ndim == axes + 2 else y.squeeze(0)
+
+
+__all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]

@@ -1,0 +1,33 @@
+"""Losses number by number, and their slopes."""
+
+import torch
+from torch import Tensor
+
+from manualbp.kernels.precision import wide
+
+
+def smooth_absolute(x: Tensor, t: Tensor, beta: float) -> Tensor:
+    """d^2 / (2 beta) for |d| < beta, else |d| - beta / 2, both as (v / beta) (|d| - v / 2) with v = min(|d|, beta)."""
+    u = (x.to(wide(x.dtype)) - t).abs()
+    v = u.clamp(max=beta)
+    return _rounded(v / beta * (u - v / 2), x)
+
+
+def smooth_slope(delta: Tensor, x: Tensor, t: Tensor, beta: float) -> Tensor:
+    """delta d / beta for |d| < beta, else delta sign(d). Cut off before it is divided, so that it cannot overflow."""
+    d = x.to(wide(x.dtype)) - t
+    return _rounded(delta * (d.clamp(-beta, beta) / beta), x)
+
+
+def _rounded(a: Tensor, x: Tensor) -> Tensor:
+    """`a` in the dtype of x. The view is for torch.compile on PyTorch 2.11, which loses a rule that ends in `to`."""
+    return a.to(x.dtype).view(x.shape)
+
+
+def two_classes(x: Tensor, t: Tensor, p: Tensor) -> Tensor:
+    """p t log(1 + exp(-x)) + (1 - t) log(1 + exp(x)).
+
+    With log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)): no exponential overflows and no two large numbers cancel.
+    """
+    a, b = p * t, 1 - t
+    return (a + b) * (-x.abs()).exp().log1p() + a * torch.relu(-x) + b * torch.relu(x)

@@ -1,0 +1,108 @@
+"""Means, variances and normalised numbers, by PyTorch's fused forward passes: two passes over memory instead of five.
+
+Statistics are taken in float32 where the input is in half precision. PyTorch's CUDA kernels do so themselves; on
+other devices the input is widened first.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from manualbp.kernels.precision import wide
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which numbers of x share what.
+
+    over: the axes of x whose numbers share a mean and a variance. along: the axes of x along which w and b stay the
+    same; they have the others. momentum: how much of the running statistics one batch replaces (batch only).
+    A frozen value, not a tuple: torch.func takes a tuple among a Function's arguments apart.
+    """
+
+    kind: Literal["batch", "layer", "group"]
+    over: tuple[int, ...]
+    along: tuple[int, ...]
+    eps: float
+    momentum: float = 0.0
+
+    @property
+    def both(self) -> tuple[int, ...]:
+        """The axes that are summed over in every gradient."""
+        return tuple(axis for axis in self.over if axis in self.along)
+
+    def count(self, x: Tensor) -> int:
+        """m, how many numbers share a mean."""
+        return prod([x.shape[axis] for axis in self.over])
+
+    def spread(self, w: Tensor, x: Tensor) -> Tensor:
+        """w, without the axes `along`, in a shape that broadcasts with x."""
+        return w.reshape([1 if axis in self.along else n for axis, n in enumerate(x.shape)])
+
+
+def normalise(
+    x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mu, r) with y = (x - mu) r w + b; mu and r broadcast with x. mean and var: running, updated in place."""
+    statistics = [1 if axis in how.over else n for axis, n in enumerate(x.shape)]
+    if how.kind == "batch" and x.numel() == 0:  # as in PyTorch, no sample does not count
+        mu = x.new_zeros(statistics, dtype=wide(x.dtype))
+        return torch.empty_like(x), mu, torch.ones_like(mu)
+    z = _widened(x)
+    if how.kind == "batch":
+        y, mu, r = _batch(z, _wide(w), _wide(b), mean, var, how)
+    else:
+        w, b = (w, b) if z.dtype == x.dtype else (_wide(w), _wide(b))
+        y, mu, r = (_layer if how.kind == "layer" else _group)(z, w, b, how)
+    return _rounded(y, x), mu.view(statistics), r.view(statistics)
+
+
+def normalise_by(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """(x - mean) / sqrt(var + eps) w + b, map by map."""
+    if x.numel() == 0:
+        return torch.empty_like(x)
+    settings = _wide(w), _wide(b), _wide(mean), _wide(var)
+    return _rounded(torch.native_batch_norm(_widened(x), *settings, False, 0.0, eps)[0], x)
+
+
+def _batch(
+    x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide_mean, wide_var = _wide(mean), _wide(var)
+    result = torch.native_batch_norm(x, w, b, wide_mean, wide_var, True, how.momentum, how.eps)
+    for running, t in ((mean, wide_mean), (var, wide_var)):
+        if running is not None and t is not None and running.dtype != t.dtype:
+            running.copy_(t)
+    return result
+
+
+def _layer(x: Tensor, w: Tensor | None, b: Tensor | None, how: Sharing) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.native_layer_norm(x, [x.shape[axis] for axis in how.over], w, b, how.eps)
+
+
+def _group(x: Tensor, w: Tensor | None, b: Tensor | None, how: Sharing) -> tuple[Tensor, Tensor, Tensor]:
+    """x [N, G, C / G, ...], w and b [G, C / G]. The kernel for channels_last is the CPU's only, as in PyTorch."""
+    N, G, maps, *size = x.shape
+    x = x.flatten(1, 2)
+    channels_last = x.ndim > 3 and x.stride(1) == 1 and x.device.type == "cpu"
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else x.contiguous()
+    w, b = (t if t is None else t.reshape(-1) for t in (w, b))
+    y, mu, r = torch.native_group_norm(x, w, b, N, G * maps, prod(size), G, how.eps)
+    return y.unflatten(1, (G, maps)), mu, r
+
+
+def _wide(t: Tensor | None) -> Tensor | None:
+    """In the dtype of the statistics."""
+    return t if t is None or t.dtype == wide(t.dtype) else t.to(wide(t.dtype))
+
+
+def _widened(x: Tensor) -> Tensor:
+    """In the dtype of the statistics, except where the fused kernel takes them in it anyway."""
+    return x if x.device.type == "cuda" or x.dtype == wide(x.dtype) else x.to(wide(x.dtype))
+
+
+def _rounded(y: Tensor, x: Tensor) -> Tensor:
+    return y if y.dtype == x.dtype else y.to(x.dtype)

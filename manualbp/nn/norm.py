@@ -1,0 +1,59 @@
+"""Normalisation."""
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from manualbp import functional as F
+
+
+def _batch_norm(layer: _BatchNorm, input: Tensor) -> Tensor:
+    """As torch.nn's layers: the statistics of the batch in training, and where there are no running ones.
+
+    Running ones are updated in training if they are tracked, with momentum, or cumulatively (momentum=None).
+    """
+    layer._check_input_dim(input)
+    momentum = layer.momentum if layer.momentum is not None else 0.0
+    if layer.training and layer.track_running_stats and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if layer.momentum is None:
+            momentum = 1.0 / float(layer.num_batches_tracked)
+    mean, var = layer.running_mean, layer.running_var
+    training = layer.training or (mean is None and var is None)
+    if layer.training and not layer.track_running_stats:
+        mean = var = None
+    return F.batch_norm(input, mean, var, layer.weight, layer.bias, training, momentum, layer.eps)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """torch.nn.BatchNorm1d on `manualbp.functional.batch_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch.nn.BatchNorm2d on `manualbp.functional.batch_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """torch.nn.BatchNorm3d on `manualbp.functional.batch_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch.nn.LayerNorm on `manualbp.functional.layer_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class GroupNorm(nn.GroupNorm):
+    """torch.nn.GroupNorm on `manualbp.functional.group_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

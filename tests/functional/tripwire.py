@@ -1,0 +1,136 @@
+"""A rule that is wrong on purpose, and the ways to a gradient that must not get around it.
+
+Importable without pytest, as the processes of DistributedDataParallel start with a fresh interpreter.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+import manualbp.nn as ours
+from manualbp.functional.conv import Correlate
+from manualbp.kernels import activation
+
+Gradients = dict[str, Tensor]
+right_slope, right_backward = activation.sigmoid_slope, Correlate.backward
+
+
+def twice_the_slope(delta: Tensor, y: Tensor) -> Tensor:
+    """2 delta y (1 - y)."""
+    return 2 * right_slope(delta, y)
+
+
+def twice_the_kernel(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+    """dL/dw doubled."""
+    dx, dw, *rest = right_backward(ctx, delta)
+    return dx, None if dw is None else 2 * dw, *rest
+
+
+WRONG = {
+    "slope": (activation, "sigmoid_slope", twice_the_slope),
+    "kernel": (Correlate, "backward", staticmethod(twice_the_kernel)),
+}
+
+
+def network() -> nn.Sequential:
+    """Layers that see no other image of the batch."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        ours.Conv2d(2, 4, 3, padding=1),
+        ours.Sigmoid(),
+        ours.MaxPool2d(2),
+        ours.Conv2d(4, 4, 2),
+        ours.Sigmoid(),
+        ours.AvgPool2d(2, 1),
+        nn.Flatten(),
+        ours.Linear(16, 3),
+    ).double()
+
+
+def images() -> Tensor:
+    return torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def loss(y: Tensor) -> Tensor:
+    """The mean over the images."""
+    return y.square().sum(1).mean()
+
+
+def by_backward(forward: Callable[[nn.Module, Tensor], Tensor]) -> Gradients:
+    """The parameters' gradients after loss(forward(model, x)).backward()."""
+    model = network()
+    loss(forward(model, images().requires_grad_())).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def compiled(backend: str) -> Gradients:
+    torch._dynamo.reset()
+    try:
+        return by_backward(lambda model, x: torch.compile(model, fullgraph=True, backend=backend)(x))
+    finally:
+        torch._dynamo.reset()  # else a graph with the wrong rule in it would be found again
+
+
+def under_autocast(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return model.float()(x.float())
+
+
+def functional(whole: bool, compile: bool = False) -> Gradients:
+    """torch.func.grad of the loss, compiled or not, or the mean of each image's own by vmap."""
+    model, x = network(), images()
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def of_one(p: Gradients, x: Tensor) -> Tensor:
+        return loss(functional_call(model, p, (x,)))
+
+    if compile:
+        torch._dynamo.reset()
+        return torch.compile(grad(of_one), backend="aot_eager")(parameters, x)
+    if whole:
+        return grad(of_one)(parameters, x)
+    each = vmap(grad(of_one), in_dims=(None, 0))(parameters, x[:, None])
+    return {name: g.mean(0) for name, g in each.items()}
+
+
+def distributed(wrong: str | None, folder: Path) -> Gradients:
+    """DistributedDataParallel in two processes with half of the images each."""
+    torch.multiprocessing.spawn(_process, (wrong, str(folder)), nprocs=2)
+    first, second = (torch.load(folder / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    return first
+
+
+def _process(rank: int, wrong: str | None, folder: str) -> None:
+    """One of the two; the wrong rule is put in here, where it is to run."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.distributed.init_process_group("gloo", f"file://{folder}/together", rank=rank, world_size=2)
+    if wrong is not None:
+        setattr(*WRONG[wrong])
+    model = network()
+    parallel = DistributedDataParallel(model)  # alive until after backward: it is what sums
+    loss(parallel(images()[2 * rank : 2 * rank + 2])).backward()
+    torch.save({name: p.grad for name, p in model.named_parameters()}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+WAYS: dict[str, Callable[[], Gradients]] = {
+    "eager": lambda: by_backward(lambda model, x: model(x)),
+    "torch.compile, aot_eager": lambda: compiled("aot_eager"),
+    "torch.compile, inductor": lambda: compiled("inductor"),
+    "torch.func.grad": lambda: functional(whole=True),
+    "torch.compile of torch.func.grad": lambda: functional(whole=True, compile=True),
+    "torch.func.vmap of grad": lambda: functional(whole=False),
+    "checkpoint": lambda: by_backward(lambda model, x: checkpoint(model, x, use_reentrant=False)),
+    "reentrant checkpoint": lambda: by_backward(lambda model, x: checkpoint(model, x, use_reentrant=True)),
+    "autocast": lambda: by_backward(under_autocast),
+}
