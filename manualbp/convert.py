@@ -1,0 +1,155 @@
+"""A model's layers exchanged for those of manualbp.nn, in place, and back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import jit, nn
+
+from manualbp import nn as by_hand_layers
+from manualbp.by_hand import by_hand
+
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    getattr(nn, name): getattr(by_hand_layers, name) for name in by_hand_layers.__all__ if hasattr(nn, name)
+}
+NO_ARITHMETIC = (
+    *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict),
+    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d),
+)
+WAS = "_manualbp_was"  # in a converted module's __dict__: the class that it had
+
+
+@dataclass(frozen=True)
+class Row:
+    """What happened to a module: `path` in the model ("" for the model itself), its class, whether it was converted."""
+
+    path: str
+    kind: str
+    converted: bool
+    remark: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `convert` or `restore` did, a row a module; prints as a table."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def converted(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.converted)
+
+    @property
+    def left(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if not row.converted)
+
+    def __str__(self) -> str:
+        lines = [(row.path or "(the model)", row.kind, row.remark) for row in self.rows]
+        widths = [max((len(line[column]) for line in lines), default=0) for column in (0, 1)]
+        table = [f"{path:{widths[0]}}  {kind:{widths[1]}}  {remark}".rstrip() for path, kind, remark in lines]
+        return "\n".join([f"{self.title}: {len(self.converted)} of {len(self.rows)} modules", *table])
+
+
+class ForwardByHand:
+    """A module's own forward inside `by_hand()`. It stands in the module's __dict__, and is copied and pickled with it.
+
+    So the calls of torch.nn.functional in it are by hand, too.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with by_hand():
+            return type(self.module).forward(self.module, *args, **kwargs)
+
+
+def convert(model: nn.Module) -> Report:
+    """Let the model compute on the rules from now on: every layer of torch.nn becomes manualbp.nn's of the same name.
+
+    In place, by exchanging classes: parameters, buffers, hooks, training flag, dtype, device and what an optimizer
+    refers to stay as they are. The outermost modules with a forward of their own (a ResNet, a block) run it inside
+    `by_hand()`, for the functions that they call. A module that subclasses one of torch.nn's layers and has its own
+    forward keeps its class, and is by hand as a part of such a module only. -> a Report, to print. `restore` undoes it.
+    Raises TypeError for what is no torch.nn.Module.
+    """
+    _refuse_no_module("convert", model)
+    rows = []
+    for path, module, inside in _modules(model):
+        kind = _kind(module)
+        remark, converted = _converted(module, inside)
+        if remark:
+            rows.append(Row(path, kind, converted, remark))
+    return Report("converted", tuple(rows))
+
+
+def restore(model: nn.Module) -> Report:
+    """Give back exactly what `convert` found: classes and forwards. -> a Report, to print.
+
+    Layers that were manualbp.nn's before stay so. Raises TypeError for what is no torch.nn.Module.
+    """
+    _refuse_no_module("restore", model)
+    rows = []
+    for path, module in model.named_modules():
+        was = module.__dict__.pop(WAS, None)
+        wrapped = isinstance(module.__dict__.get("forward"), ForwardByHand)
+        if was is not None:
+            module.__class__ = was
+        if wrapped:
+            del module.__dict__["forward"]
+        if was is not None or wrapped:
+            rows.append(Row(path, _kind(module), True, "restored"))
+    return Report("restored", tuple(rows))
+
+
+def _refuse_no_module(op: str, model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{op}: model is a {type(model).__name__}; it must be a torch.nn.Module")
+
+
+def _modules(
+    module: nn.Module, path: str = "", inside: bool = False, seen: set[nn.Module] | None = None
+) -> Iterator[tuple[str, nn.Module, bool]]:
+    """(path, module, whether a module that contains it runs inside `by_hand()`), each module once."""
+    seen = set() if seen is None else seen
+    if module in seen:
+        return
+    seen.add(module)
+    yield path, module, inside
+    inside = inside or isinstance(module.__dict__.get("forward"), ForwardByHand)
+    for name, child in module.named_children():
+        yield from _modules(child, f"{path}.{name}" if path else name, inside, seen)
+
+
+def _converted(module: nn.Module, inside: bool) -> tuple[str, bool]:
+    """Convert one module: (a remark for the report, or "" if there is nothing to say; whether it is converted)."""
+    kind = type(module)
+    if kind in LAYERS:
+        module.__dict__[WAS] = kind
+        module.__class__ = LAYERS[kind]
+        return f"-> manualbp.nn.{kind.__name__}", True
+    if WAS in module.__dict__ or kind.__module__.startswith(by_hand_layers.__name__):
+        return "is by hand already", True
+    if isinstance(module, NO_ARITHMETIC) and kind.__module__.startswith("torch.nn."):
+        return "", False
+    if isinstance(module, jit.ScriptModule):
+        return "left: compiled by torch.jit", False
+    if kind.__module__.startswith("torch.nn."):
+        return f"left: manualbp has no {kind.__name__}", False
+    layer = next((base for base in kind.__mro__ if base in LAYERS), None)
+    if inside:
+        return (f"left: its own kind of {layer.__name__}; by hand inside the model" if layer else ""), False
+    if "forward" in module.__dict__:
+        return "left: its forward was replaced", False
+    if layer is not None and kind.forward is not layer.forward:
+        return f"left: its own kind of {layer.__name__}, with its own forward", False
+    module.__dict__["forward"] = ForwardByHand(module)
+    return "its forward runs inside by_hand()", True
+
+
+def _kind(module: nn.Module) -> str:
+    """The class as one would import it: torch.nn's and manualbp.nn's without the file that it is in."""
+    kind = type(module)
+    package = next((p for p in ("torch.nn", "manualbp.nn") if kind.__module__.startswith(f"{p}.")), None)
+    return f"{package}.{kind.__name__}" if package else kind.__qualname__
