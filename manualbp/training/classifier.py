@@ -1,15 +1,16 @@
 """The Lightning module: a network and its loss, the optimizer, the figures that are logged, and what is kept."""
 
 from functools import partial
-from math import cos, pi
+from math import cos, nan, pi
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from manualbp.training.data import Batch, ImageData
+from manualbp.training.data import Batch, ImageData, position
 
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, momentum=0.9),
@@ -49,18 +50,25 @@ class Classifier(pl.LightningModule):
         self.train_accuracy, self.val_accuracy, self.test_accuracy = (
             MulticlassAccuracy(classes, average=average, validate_args=False) for _ in range(3)
         )
+        # Lightning's own mean over several processes rounds the number of images: it is wrong where they have unequal
+        # shares. A loss that is no number stays one.
+        self.val_loss, self.test_loss = (MeanMetric(nan_strategy=nan) for _ in range(2))
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x.to(self.mean.dtype) - self.mean) / self.std
         return self.network(x.contiguous(memory_format=torch.channels_last))
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout draws from the global generator: another mask in every process, the same one after a resume.
+        torch.manual_seed((self.options["seed"] << 31) + (1 << 30) + position(self.trainer))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, labels = batch
         z = self(x)
         loss = self.loss(z, labels)
         self.train_accuracy(z, labels)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(x))
+        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(x), sync_dist=True)
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 
@@ -76,9 +84,10 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, stage: str, batch: Batch) -> Tensor:
         x, labels = batch
         z = self(x)
-        accuracy = getattr(self, f"{stage}_accuracy")
+        loss, accuracy = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_accuracy")
+        loss(self.loss(z, labels), len(x))
         accuracy(z, labels)
-        self.log(f"{stage}_loss", self.loss(z, labels), batch_size=len(x), sync_dist=True)
+        self.log(f"{stage}_loss", loss)
         self.log(f"{stage}_accuracy", accuracy)
         return z
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -51,20 +52,29 @@ def build_parser() -> ArgumentParser:
         metavar="NAME",
         default="lecture004",
         help="one of the lectures: caltech of 001 (images of 1 x 83 x 83 only), block of 000 and 002 (true "
-        "convolution), mlp of 003 (squared error), lecture004 (default: lecture004)",
+        "convolution), mlp of 003 (squared error), lecture004; or any classification network of torchvision.models, as "
+        "resnet18, vgg11_bn or mobilenet_v3_small: without its weights, googlenet and inception_v3 without auxiliary "
+        "outputs, grey images given as three equal channels (default: lecture004)",
     )
     add(
         "--activation",
         choices=["sigmoid", "tanh", "relu"],
-        help="(default: the lecture's; relu for block, else sigmoid)",
+        help="of a lecture's network (default: the lecture's; relu for block, else sigmoid)",
     )
     add(
         "--pooling",
         choices=["max", "avg", "avg-max"],
-        help="avg-max: the first avg, the second max (default: the lecture's; avg for caltech, else max)",
+        help="of a lecture's network; avg-max: the first avg, the second max (default: the lecture's; avg for "
+        "caltech, else max)",
+    )
+    add(
+        "--stem",
+        choices=["3x3"],
+        help="of a resnet, resnext or wide_resnet, for small images: a 3 x 3 convolution of stride 1 without pooling, "
+        "in place of 7 x 7 of stride 2 and pooling (default: torchvision's)",
     )
     add("--epochs", metavar="N", type=PositiveInt, help=f"passes over the training images (default: {epochs})")
-    add("--batch-size", metavar="N", type=PositiveInt, default=128, help="images a step (default: 128)")
+    add("--batch-size", metavar="N", type=PositiveInt, default=128, help="images a step of each device (default: 128)")
     add("--lr", metavar="RATE", type=Rate, help=f"highest learning rate, then falling to zero (default: {rates})")
     add("--optimizer", choices=list(LEARNING_RATES), default="sgd", help="sgd has momentum 0.9 (default: sgd)")
     add(
@@ -89,8 +99,15 @@ def build_parser() -> ArgumentParser:
         "test the last (default: 0.1)",
     )
     add("--precision", choices=PRECISIONS, default="32-true", help="of the arithmetic (default: 32-true)")
-    add("--devices", metavar="N", default="auto", help="how many, or which, as in 0,2 (default: auto)")
-    add("--strategy", metavar="NAME", default="auto", help="of Lightning for more devices, as ddp (default: auto)")
+    add("--accelerator", metavar="KIND", default="auto", help="kind of device, as cpu, gpu or mps (default: auto)")
+    add(
+        "--devices",
+        metavar="N",
+        default="auto",
+        help="how many, each with a process of its own, or which, as in 0,2; each normalises its batches by itself "
+        "where the network has batch normalisation (default: auto)",
+    )
+    add("--strategy", metavar="NAME", default="auto", help="of Lightning for several devices, as ddp (default: auto)")
     add("--seed", metavar="N", type=Seed, default=0, help="of weights, order and augmentation (default: 0)")
     add(
         "--backward",
@@ -102,7 +119,7 @@ def build_parser() -> ArgumentParser:
         "--resume",
         metavar="CKPT",
         help="go on from a run's last.ckpt, in a new folder, with that run's options; --epochs, --data-dir, "
-        "--devices, --strategy, --backward and --output-dir may be given anew",
+        "--accelerator, --devices, --strategy, --backward and --output-dir may be given anew",
     )
     add("--output-dir", metavar="DIR", default="runs", help="runs go to DIR/DATA-NETWORK/version_N (default: runs)")
     return parser
@@ -150,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # One raised in a process that reads data comes with that process's traceback, itself in the last line.
         return fail(str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: "))
     except KeyboardInterrupt as interrupt:
-        print(f"\ntrain.py: interrupted{interrupt}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes all are interrupted
+            print(f"\ntrain.py: interrupted{interrupt}", file=sys.stderr)
         return 130
     return 0
 

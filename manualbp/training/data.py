@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -63,16 +64,23 @@ class ImageData(pl.LightningDataModule):
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
         self.mean, self.std = statistics(self.train)
 
+    def smallest_batch(self, replicas: int) -> int:
+        """Images in the smallest training batch of a process, the last one of an epoch."""
+        return -(-len(self.train) // replicas) % self.batch_size or self.batch_size
+
     def train_dataloader(self) -> DataLoader:
         # One process is the case of one replica: the same sampler, whose order is a function of seed and epoch.
-        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return self._loader(self.train, DistributedSampler(self.train, replicas, rank, seed=self.seed))
+        return self._loader(self.train, DistributedSampler(self.train, *self._share(), seed=self.seed))
 
     def val_dataloader(self) -> DataLoader:
+        # Lightning gives each of several processes its share, all of the same size: an image may be there twice.
         return self._loader(self.validation)
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.test)
+        return self._loader(self.test, UnrepeatedDistributedSampler(self.test, *self._share(), shuffle=False))
+
+    def _share(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _loader(self, part: Part, sampler: DistributedSampler | None = None) -> DataLoader:
         # Images held in memory are there sooner than another process could hand them over.
@@ -91,9 +99,13 @@ class ImageData(pl.LightningDataModule):
         trainer = self.trainer
         if trainer is None or not trainer.training:
             return batch
-        position = trainer.global_step * trainer.world_size + trainer.global_rank
-        generator = torch.Generator().manual_seed((self.seed << 31) + position)
+        generator = torch.Generator().manual_seed((self.seed << 31) + position(trainer))
         return (warp if self.source.warp else augment)(batch[0], self.source.mirror, generator), batch[1]
+
+
+def position(trainer: pl.Trainer) -> int:
+    """Of the batch in the run, counted over all processes."""
+    return trainer.global_step * trainer.world_size + trainer.global_rank
 
 
 def as_it_is(batch: Any) -> Any:

@@ -15,10 +15,11 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
-import manualbp.nn
-from manualbp.training import UserError, autograd, figures
+import manualbp
+from manualbp.training import UserError, autograd, figures, vision
 from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
@@ -28,7 +29,7 @@ from manualbp.training.sources import SOURCES
 
 LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": autograd}
 KEPT = (
-    *("data", "data_dir", "network", "activation", "pooling", "epochs", "batch_size", "lr", "optimizer"),
+    *("data", "data_dir", "network", "activation", "pooling", "stem", "epochs", "batch_size", "lr", "optimizer"),
     *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward"),
 )
 
@@ -41,19 +42,16 @@ def run(options: Namespace, config: str) -> None:
     start = time.perf_counter()
     quieten()
     keep_freed_memory()
-    if options.network not in NETWORKS:
-        raise UserError(f"argument --network: {options.network} is unknown, choose from {', '.join(NETWORKS)}")
-    if options.network == "mlp" and options.pooling is not None:
-        raise UserError(f"argument --pooling: {options.pooling}, but --network mlp has no pooling: leave it out")
-    if options.network == "mlp" and options.label_smoothing:
-        raise UserError("argument --label-smoothing: --network mlp has the squared error, without any: leave it out")
+    require_options_of_network(options)
     trainer = build_trainer(options)
     # In the process that was started first, before it starts one for every other device: they find the download.
     data = ImageData(
         SOURCES[options.data](Path(options.data_dir)), options.batch_size, options.seed, options.validation
     )
-    pl.seed_everything(options.seed, verbose=False)
-    model = build(options, data)
+    if len(data.test) < trainer.world_size:
+        raise UserError(f"argument --devices: {trainer.world_size}, for {len(data.test)} test images: take fewer")
+    pl.seed_everything(options.seed, workers=True, verbose=False)
+    model = build(options, data, trainer.world_size)
     if options.resume is not None:
         require_fit(options, model)
     folder = new_folder(Path(options.output_dir) / f"{options.data}-{options.network}")
@@ -62,11 +60,12 @@ def run(options: Namespace, config: str) -> None:
         (folder / "config.yaml").write_text(config)
         if options.resume is not None and (before := Path(options.resume).parent / "best.ckpt").exists():
             shutil.copy(before, folder / "best.ckpt")
-        print(summary(options, data, model), flush=True)
+        print(summary(options, data, model, trainer.world_size), flush=True)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=options.resume, weights_only=True)
         history = model.history  # the checkpoint that is tested has one of its own
-        chosen = folder / ("best.ckpt" if options.validation else "last.ckpt")
+        # Only the first process knows the folder.
+        chosen = trainer.strategy.broadcast(str(folder / ("best.ckpt" if options.validation else "last.ckpt")))
         (result,) = trainer.test(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
     except UserError:
         if trainer.is_global_zero and trainer.global_step == 0:
@@ -85,15 +84,37 @@ def run(options: Namespace, config: str) -> None:
         title = f"{options.network} on {options.data}, {options.backward}: test {kind} {accuracy:.2f} %"
         figures.curves(history, title, folder / "curves.png")
         figures.confusion(model.confusion_counts, data.classes, title, folder / "confusion.png")
-        name, weight = next((name, p) for name, p in model.network.named_parameters() if p.dim() > 1)
+        name, weight = next((name, p) for name, p in model.network.named_parameters() if p.dim() in (2, 4))
         figures.filters(weight, data.shape, f"{options.network} on {options.data}: {name}", folder / "filters.png")
         print(f"test {kind} {accuracy:.2f} % after {time.perf_counter() - start:.1f} s, in {folder}")
+
+
+def require_options_of_network(options: Namespace) -> None:
+    """UserError for an unknown network, and for an option that the network does not have."""
+    name = options.network
+    vision.require_known(name)
+    if name == "mlp" and options.pooling is not None:
+        raise UserError(f"argument --pooling: {options.pooling}, but --network mlp has no pooling: leave it out")
+    if name == "mlp" and options.label_smoothing:
+        raise UserError("argument --label-smoothing: --network mlp has the squared error, without any: leave it out")
+    for kind in ("activation", "pooling"):
+        if name not in NETWORKS and options[kind] is not None:
+            raise UserError(
+                f"argument --{kind}: {options[kind]}, but --network {name} has its own: leave it out (it is for "
+                f"{', '.join(NETWORKS)})"
+            )
+    if options.stem is not None and not vision.has_stem(name):
+        raise UserError(
+            f"argument --stem: {options.stem}, but --network {name} has no stem of 7 x 7 to replace: leave it out (it "
+            "is for resnet, resnext and wide_resnet)"
+        )
 
 
 def build_trainer(options: Namespace) -> pl.Trainer:
     best = [BestCheckpoint()] if options.validation else []
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
+            accelerator=options.accelerator,
             devices=options.devices,
             strategy=options.strategy,
             precision=options.precision,
@@ -108,15 +129,25 @@ def build_trainer(options: Namespace) -> pl.Trainer:
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
-            f"argument --devices {options.devices}, --strategy {options.strategy} or "
-            f"--precision {options.precision}: {error}"
+            f"argument --accelerator {options.accelerator}, --devices {options.devices}, "
+            f"--strategy {options.strategy} or --precision {options.precision}: {error}"
         ) from error
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        # Its processes end with the training, and the trained network and its figures with them.
+        raise UserError(f"argument --strategy: {options.strategy} starts copies of this process: choose ddp")
+    return trainer
 
 
-def build(options: Namespace, data: ImageData) -> Classifier:
+def build(options: Namespace, data: ImageData, devices: int) -> Classifier:
     layers = LAYERS[options.backward]
     kinds = {name: options[name] for name in ("activation", "pooling") if options[name] is not None}
-    network = NETWORKS[options.network](layers, data.shape, len(data.classes), **kinds)
+    if options.network in NETWORKS:
+        network = NETWORKS[options.network](layers, data.shape, len(data.classes), **kinds)
+    else:
+        network = vision.network_of(options.network, data.shape, len(data.classes), options.stem)
+        vision.require_size(network, options.network, data.shape, data.smallest_batch(devices))
+        if options.backward == "manualbp":
+            manualbp.convert(network)
     # Plain values only: a checkpoint must load with torch.load(weights_only=True).
     kept = {name: plain(options[name]) for name in KEPT}
     return Classifier(network, loss_of(options.network, layers, options.label_smoothing), data, kept)
@@ -173,15 +204,19 @@ def brief(values: list[Any]) -> str:
     return ", ".join(map(str, values[:5])) + (f", ... ({len(values)})" if len(values) > 5 else "")
 
 
-def summary(options: Namespace, data: ImageData, model: Classifier) -> str:
+def summary(options: Namespace, data: ImageData, model: Classifier, devices: int) -> str:
     parts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
     size = sum(p.numel() for p in model.network.parameters())
     shape = " x ".join(map(str, data.shape))
     whose = "by hand" if options.backward == "manualbp" else "by PyTorch"
+    if options.network not in NETWORKS and options.backward == "manualbp":
+        left = vision.left_to_pytorch(model.network, data.shape)
+        whose += f" but for PyTorch's {', '.join(left)}" if left else ""
+    where = f" on {devices} devices" if devices > 1 else ""
     return (
         f"{options.data}: {parts} of {shape}, {len(data.classes)} classes\n"
         f"{options.network}: {size:,} parameters, gradients {whose}, "
-        f"{options.epochs} epochs of {options.optimizer}"
+        f"{options.epochs} epochs of {options.optimizer}{where}"
     )
 
 
