@@ -13,7 +13,8 @@ from tests.cases.make import ORACLES, Case, Make, fixed, normal, together
 def affine(y: Tensor, w: Tensor | None, b: Tensor | None, first: int) -> Tensor:
     """y w + b for w or b alone, of whose axes the first is y's axis `first`.
 
-    With a bias alone PyTorch's layers have no second derivative; with a weight alone their jacrev of jacrev is wrong.
+    With a bias alone PyTorch's functions lack a second derivative (group norm in 2.11 the first one, too); with a weight
+    alone their jacrev of jacrev is wrong.
     """
     last = y.ndim - first
     w, b = (t if t is None else t.reshape(*t.shape, *[1] * (last - t.ndim)) for t in (w, b))
@@ -36,7 +37,13 @@ def layer_norm(
     return affine(T.layer_norm(x, normalized_shape, **settings), w, b, x.ndim - len(normalized_shape))
 
 
-ORACLES |= {"batch_norm": batch_norm, "layer_norm": layer_norm}
+def group_norm(x: Tensor, num_groups: int, w: Tensor | None = None, b: Tensor | None = None, **settings: Any) -> Tensor:
+    if (w is None) == (b is None):
+        return T.group_norm(x, num_groups, w, b, **settings)
+    return affine(T.group_norm(x, num_groups, **settings), w, b, 1)
+
+
+ORACLES |= {"batch_norm": batch_norm, "layer_norm": layer_norm, "group_norm": group_norm}
 
 
 def statistics(C: int) -> Make:
