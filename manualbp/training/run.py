@@ -3,6 +3,7 @@
 import logging
 import pickle
 import shutil
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -44,6 +45,10 @@ def run(options: Namespace, config: str) -> None:
     keep_freed_memory()
     require_options_of_network(options)
     trainer = build_trainer(options)
+    if not trainer.is_global_zero:
+        # An interrupt reaches all processes. The first one ends in order; the others at once, where they are: one that
+        # tidied up first could wait for the first, and the first for it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # In the process that was started first, before it starts one for every other device: they find the download.
     data = ImageData(
         SOURCES[options.data](Path(options.data_dir)), options.batch_size, options.seed, options.validation
