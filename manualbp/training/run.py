@@ -76,9 +76,9 @@ def run(options: Namespace, config: str) -> None:
         if trainer.is_global_zero and trainer.global_step == 0:
             shutil.rmtree(folder)  # made a moment ago, for a run that never began
         raise
-    except SystemExit as stop:
-        # What Lightning makes of an interrupt.
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+    except (SystemExit, KeyboardInterrupt) as stop:
+        # Lightning exits for an interrupt, unless it comes while it deals with another process's end.
+        if not any(isinstance(e, KeyboardInterrupt) for e in (stop, stop.__context__)):
             raise
         last = folder / "last.ckpt"
         how = f"; go on with: train.py --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
