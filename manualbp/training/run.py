@@ -46,9 +46,9 @@ def run(options: Namespace, config: str) -> None:
     require_options_of_network(options)
     trainer = build_trainer(options)
     if not trainer.is_global_zero:
-        # An interrupt reaches all processes. The first one ends in order; the others at once, where they are: one that
-        # tidied up first could wait for the first, and the first for it.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # An interrupt reaches all processes. The first one hears it, and ends the others; until then they go on, as it
+        # may be waiting for them.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     # In the process that was started first, before it starts one for every other device: they find the download.
     data = ImageData(
         SOURCES[options.data](Path(options.data_dir)), options.batch_size, options.seed, options.validation
@@ -76,9 +76,9 @@ def run(options: Namespace, config: str) -> None:
         if trainer.is_global_zero and trainer.global_step == 0:
             shutil.rmtree(folder)  # made a moment ago, for a run that never began
         raise
-    except (SystemExit, KeyboardInterrupt) as stop:
-        # Lightning exits for an interrupt, unless it comes while it deals with another process's end.
-        if not any(isinstance(e, KeyboardInterrupt) for e in (stop, stop.__context__)):
+    except SystemExit as stop:
+        # What Lightning makes of an interrupt.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = folder / "last.ckpt"
         how = f"; go on with: train.py --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
