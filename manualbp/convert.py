@@ -14,7 +14,7 @@ LAYERS: dict[type[nn.Module], type[nn.Module]] = {
 }
 NO_ARITHMETIC = (
     *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict),
-    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d),
+    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
 )
 WAS = "_manualbp_was"  # in a converted module's __dict__: the class that it had
 

@@ -27,6 +27,7 @@ from manualbp.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTransp
 from manualbp.nn.linear import Linear
 from manualbp.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from manualbp.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+from manualbp.nn.pad import CircularPad2d, ConstantPad2d, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from manualbp.nn.pool import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
@@ -49,7 +50,9 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "CircularPad2d",
     "ConnectedConv2d",
+    "ConstantPad2d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -73,6 +76,8 @@ __all__ = [
     "NLLLoss",
     "ReLU",
     "ReLU6",
+    "ReflectionPad2d",
+    "ReplicationPad2d",
     "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
@@ -83,5 +88,6 @@ __all__ = [
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
+    "ZeroPad2d",
     "random_connections",
 ]
