@@ -105,9 +105,12 @@ def test_a_fault_is_told_once(tmp_path: Path) -> None:
 
 def test_an_interrupt_ends_both(tmp_path: Path) -> None:
     command = [sys.executable, str(TRAIN), "--epochs", "1000", *TWO]
+    # A shell has what it starts in the background ignore interrupts, and that is inherited.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(signal.SIGINT, handler)
     last = tmp_path / "runs" / "digits-lecture004" / "version_0" / "last.ckpt"
     deadline = time.monotonic() + 100
     while not last.exists():
@@ -115,7 +118,10 @@ def test_an_interrupt_ends_both(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-    _, error = process.communicate(timeout=60)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert error.count("go on with: train.py --resume") == 1
     assert "Traceback" not in error
