@@ -7,9 +7,7 @@ python train.py
 2.15). `python train.py --help` lists the options.
 """
 
-import sys
-
-from manualbp.training.cli import main
+from manualbp.training.cli import leave, main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -121,6 +121,7 @@ def _process(rank: int, wrong: str | None, folder: str) -> None:
     loss(parallel(images()[2 * rank : 2 * rank + 2])).backward()
     torch.save({name: p.grad for name, p in model.named_parameters()}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+    os._exit(0)  # PyTorch's threads that are still there can abort a process that tidies up
 
 
 WAYS: dict[str, Callable[[], Gradients]] = {
