@@ -97,8 +97,13 @@ def compare(model: nn.Module, x: Tensor) -> dict[str, Comparison]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
-    parser.add_argument("networks", nargs="*", default=list(SIZES), help="names of torchvision (default: those below)")
+    parser.add_argument(
+        "networks", nargs="*", default=list(SIZES), help=f"by their names there (default: {', '.join(SIZES)})"
+    )
     names = parser.parse_args().networks
+    unknown = [name for name in names if name not in torchvision.models.list_models(module=torchvision.models)]
+    if unknown:
+        parser.error(f"torchvision.models has no network {unknown[0]}")
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, float64, {IMAGES} images")
     for name in names:
         size = SIZES.get(name, 64)
