@@ -5,6 +5,7 @@ Shapes: x [N, C, H, W], w [O, C / groups, P, Q], delta [N, O, I, J]; with one ax
 
 from math import prod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,46 +36,74 @@ def full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Te
 
 
 def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
-    """dw[o, c, p, q] = sum_nij delta[n, o, i, j] x[n, c, s i + d p - pad, ...]: [O, C / groups, P, Q]."""
-    (N, C), O = x.shape[:2], delta.shape[1]
+    """dw[o, c, p, q] = sum_nij delta[n, o, i, j] x[n, c, s i + d p - pad, ...]: [O, C / groups, P, Q].
+
+    A matrix product of the windows of x with delta. The windows are P Q times as large as x, so they are built and used
+    up a few images at a time, in four pieces at least: shorter chains of additions round less. Half precision is summed
+    over the pieces in float32. Which axis of the windows comes last decides how fast they are copied, and by whom they
+    are multiplied.
+    """
+    (N, C), O, taps = x.shape[:2], delta.shape[1], prod(g.w_size)
     if N == 0:
         return x.new_zeros(O, C // g.groups, *g.w_size)
-    few_positions, dense = prod(delta.shape[2:]) <= 256, g.groups == 1 and max(g.stride) == 1
-    if x.device.type == "cpu" and few_positions and C >= 16 and dense:
-        return _swapped(x, delta, g)
-    return _by_windows(x, delta, g)
+    images = min(CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * prod(delta.shape[2:])), N // 4) or 1
+    runs = C >= 16 and (x.stride(1) == 1 or C * taps >= 192)  # of numbers in memory, worth a copy to maps last
+    if x.device.type == "cpu" and g.groups == 1 and runs:
+        return _maps_last(x, delta, g, images)
+    return _maps_first(x, delta, g, images)
 
 
-def _swapped(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
-    """Batch and maps exchanged, it is a correlation of x with delta whose stride and dilation change places.
+def _maps_last(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
+    """The windows as [n i j, p q c]: a run of memory for each (q, c) where x is channels_last."""
+    (N, C), O, axes = x.shape[:2], delta.shape[1], len(g.w_size)
+    x, delta = x.movedim(1, -1), delta.movedim(1, -1)
+    windows = (F.pad(x, (0, 0, *_margins(g))) if any(g.padding) else x).contiguous()
+    windows = _unfolded(windows, g, 1).movedim(1 + axes, -1)  # n i j p q c
+    dw = x.new_zeros(O, prod(g.w_size) * C, dtype=wide(x.dtype))
+    for n in range(0, N, images):
+        rows = delta[n : n + images].reshape(-1, O)
+        dw = dw + _product(rows, windows[n : n + images].reshape(len(rows), -1))
+    # The cast stands before the last operation: PyTorch 2.11 compiles a rule that ends in a cast to its own dtype to
+    # zeros.
+    return dw.to(x.dtype).reshape(O, *g.w_size, C).movedim(-1, 1)
 
-    Few output positions make this a well-shaped convolution for a CPU; cuDNN has no good algorithm for it.
-    """
-    correlate = CORRELATE[len(g.w_size)]
-    dw = correlate(x.transpose(0, 1), delta.transpose(0, 1), None, g.dilation, g.padding, g.stride)
-    return dw[(..., *map(slice, g.w_size))].transpose(0, 1)
 
-
-def _by_windows(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
-    """A matrix product: the windows of x, a row for each (c, p, q), times delta, a column for each o.
-
-    The matrix of windows is P Q times the size of x, so it is built and used up a few images at a time, in four
-    pieces at least: shorter chains of additions round less. Half precision is summed over the pieces in float32.
-    """
+def _maps_first(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
+    """The windows as [c p q, n i j], group by group."""
     (N, C), (O, *y_size), G = x.shape[:2], delta.shape[1:], g.groups
     axes, taps = len(g.w_size), prod(g.w_size)
-    padded = F.pad(x, [pad for pad in reversed(g.padding) for _ in range(2)]) if any(g.padding) else x
-    windows = padded.contiguous()
-    for axis, (reach, s, d) in enumerate(zip(g.reach, g.stride, g.dilation, strict=True), start=2):
-        windows = windows.unfold(axis, reach, s)  # n c i j p q
-        windows = windows[..., ::d] if d > 1 else windows
+    windows = (F.pad(x, _margins(g)) if any(g.padding) else x).contiguous()
+    windows = _unfolded(windows, g, 2)  # n c i j p q
     windows = windows.permute(1, *range(2 + axes, 2 + 2 * axes), 0, *range(2, 2 + axes))  # c p q n i j
     columns = delta.reshape(N, G, O // G, *y_size).permute(1, 2, 0, *range(3, 3 + axes))  # group o n i j
-    images = min(CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * prod(y_size)), N // 4) or 1
     dw = x.new_zeros(G, C // G * taps, O // G, dtype=wide(x.dtype))
     cpq = (slice(None),) * (1 + axes)
     for n in range(0, N, images):
         rows = windows[(*cpq, slice(n, n + images))].reshape(G, C // G * taps, -1)
         dw = dw + rows @ columns[:, :, n : n + images].reshape(G, O // G, -1).mT
-    # The cast stands before the reshape: PyTorch 2.11 compiles a rule that ends in a cast to its own dtype to zeros.
     return dw.to(x.dtype).transpose(1, 2).reshape(O, C // G, *g.w_size)
+
+
+def _margins(g: Geometry) -> list[int]:
+    """The padding as `torch.nn.functional.pad` wants it, the last axis first."""
+    return [pad for pad in reversed(g.padding) for _ in range(2)]
+
+
+def _unfolded(windows: Tensor, g: Geometry, first: int) -> Tensor:
+    """A view of the padded images, whose axes begin at `first`: i j in their place, p q behind all others."""
+    for axis, (reach, s, d) in enumerate(zip(g.reach, g.stride, g.dilation, strict=True), start=first):
+        windows = windows.unfold(axis, reach, s)
+        windows = windows[..., ::d] if d > 1 else windows
+    return windows
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b of a [K, O] and b [K, M].
+
+    PyTorch leaves float32 on a CPU to MKL, which has half of oneDNN's rate on AMD's. A 1 x 1 convolution is the same
+    product, K being its maps and M its pixels, by oneDNN. It wants a transposed, which pays if b has many columns.
+    """
+    (K, O), M = a.shape, b.shape[1]
+    if M < 192 or b.dtype != torch.float32:
+        return (b.T @ a).T
+    return F.conv2d(b.view(1, K, M, 1), a.T.reshape(O, K, 1, 1)).view(O, M)

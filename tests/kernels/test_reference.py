@@ -41,16 +41,25 @@ def test_triple(case: Case) -> None:
         assert distance(fast, tensor(slow, fast)) <= EXACT
 
 
-@pytest.mark.parametrize("way", [conv._swapped, conv._by_windows])
+@pytest.mark.parametrize("way", [conv._maps_first, conv._maps_last])
 @pytest.mark.parametrize("steps", [(1, 0, 1), (1, (2, 1), 1), (2, 1, 1), ((1, 2), 2, (3, 1))], ids=str)
-@pytest.mark.parametrize("chunk", [1, 1000, 2**20])
-def test_both_ways_to_the_kernel_gradient(way: Any, steps: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(conv.CHUNK, "cpu", chunk)
+@pytest.mark.parametrize("images", [1, 4, 9])
+def test_both_ways_to_the_kernel_gradient(way: Any, steps: Any, images: int) -> None:
     x = random_like(torch.empty(9, 3, 7, 8, dtype=torch.float64))
     g = convolution("test", x.shape, (4, 3, 2, 3), *steps, 1)
     delta = random_like(torch.empty(9, 4, *g.y_size, dtype=torch.float64))
     slow = reference.kernel_gradient(x.tolist(), delta.tolist(), 3, 4, g)
-    assert distance(way(x, delta, g), tensor(slow, x)) <= EXACT
+    assert distance(way(x, delta, g, images), tensor(slow, x)) <= EXACT
+
+
+@pytest.mark.parametrize("C", [1, 16, 24])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_kernel_gradient_by_products_of_either_library(C: int, layout: torch.memory_format) -> None:
+    """From 192 columns on a product in float32 is a 1 x 1 convolution; that in float64 is none."""
+    x = random_like(torch.empty(5, C, 6, 7, dtype=torch.float64)).contiguous(memory_format=layout)
+    g = convolution("test", x.shape, (4, C, 3, 3), 1, 1, 1, 1)
+    delta = random_like(torch.empty(5, 4, *g.y_size, dtype=torch.float64))
+    assert distance(conv.kernel_gradient(x.float(), delta.float(), g), conv.kernel_gradient(x, delta, g)) <= 1e-6
 
 
 def pool_inputs(case: Case) -> tuple[Tensor, Geometry, dict[str, Any]]:
