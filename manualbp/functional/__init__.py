@@ -16,6 +16,7 @@ from manualbp.functional.elementwise_loss import (
     mse_loss,
     smooth_l1_loss,
 )
+from manualbp.functional.fused_norm import activation_conv2d, batch_norm_activation, batch_norm_activation_conv2d
 from manualbp.functional.gate import gelu, silu
 from manualbp.functional.hard import hardsigmoid, hardswish, hardtanh, leaky_relu, relu6
 from manualbp.functional.linear import linear
@@ -30,10 +31,13 @@ from manualbp.functional.transposed import conv_transpose1d, conv_transpose2d, c
 from manualbp.functional.unpool import max_unpool2d
 
 __all__ = [
+    "activation_conv2d",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_activation",
+    "batch_norm_activation_conv2d",
     "binary_cross_entropy_with_logits",
     "connected_conv2d",
     "conv1d",

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from manualbp.functional._rule import Rule, full_precision, kept, refuse_complex, run
+from manualbp.functional.affine import Affine
 from manualbp.kernels import norm as kernels
 from manualbp.kernels.norm import Sharing
 from manualbp.kernels.precision import wide
@@ -91,8 +92,12 @@ class Normalise(Rule):
                 g = s * w
                 c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -how.count(x)
                 e = (eps - r * g.sum(how.over, keepdim=True)) / how.count(x)
+                if how.kind == "batch":
+                    rest = run(Affine, x.to(r.dtype), c.flatten(), (e - c * mu).flatten())  # c (x - mu) + e
+                else:
+                    rest = torch.addcmul(e, z, c)
                 a, d = (r * w, d) if how.both else (r, g)  # g is delta w already where nothing was summed
-                dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
+                dx = torch.addcmul(rest, d, a).to(x.dtype)
         return dx, dw, db, None, None, None
 
 
@@ -213,27 +218,58 @@ def batch_norm(
     shapes and dtypes that do not fit, one value a map in training, no statistics in evaluation, TypeError for complex
     numbers and integers. Source: Ioffe and Szegedy 2015, sec. 3; derivation at the head of this file.
     """
-    op = "batch_norm"
-    if input.ndim < 2:
-        if input.numel() == 0:  # as in PyTorch
-            return input.clone()
-        raise ValueError(f"{op}: input has shape {list(input.shape)}; it must be [N, C] or [N, C, ...]")
+    how = _batch("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if how is None:
+        return input.clone()
+    if training:
+        return run(Normalise, input, weight, bias, running_mean, running_var, how)[0]
+    return run(NormaliseBy, input, weight, bias, running_mean, running_var, how)
+
+
+def batch_norm_with_scale(op: str, x: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, s, t) with y = s x + t, map by map: batch norm, and what it comes to. Settings: as those of `batch_norm`."""
+    running_mean, running_var, w, b, training, _, eps = settings
+    how = _batch(op, x, *settings)
+    if how is None:
+        raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C] or [N, C, ...]")
+    if training:
+        y, mu, r = run(Normalise, x, w, b, running_mean, running_var, how)
+        mu, r = mu.flatten(), r.flatten()
+    else:
+        y = run(NormaliseBy, x, w, b, running_mean, running_var, how)
+        mu, r = running_mean, (running_var.to(wide(x.dtype)) + eps).rsqrt()
+    s = r if w is None else r * w
+    return y, s, -mu * s if b is None else b - mu * s
+
+
+def _batch(
+    op: str,
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    w: Tensor | None,
+    b: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Sharing | None:
+    """What shares a mean in batch norm, or a refusal naming `op`; None for an empty vector, which PyTorch lets pass."""
+    if x.ndim < 2:
+        if x.numel() == 0:
+            return None
+        raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C] or [N, C, ...]")
     statistics = {"running_mean": running_mean, "running_var": running_var}
-    _fitting(op, input, input.shape[1:2], **statistics, weight=weight, bias=bias)
+    _fitting(op, x, x.shape[1:2], **statistics, weight=w, bias=b)
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"{op}: eps = {eps}; it must be positive, in evaluation at least 0")
-    others = tuple(axis for axis in range(input.ndim) if axis != 1)
+    others = tuple(axis for axis in range(x.ndim) if axis != 1)
     how = Sharing("batch", others, others, float(eps), float(momentum))
-    if training:
-        if how.count(input) == 1:
-            raise ValueError(
-                f"{op}: input has shape {list(input.shape)}, one value a map; training needs more than one"
-            )
-        return run(Normalise, input, weight, bias, running_mean, running_var, how)[0]
+    if training and how.count(x) == 1:
+        raise ValueError(f"{op}: input has shape {list(x.shape)}, one value a map; training needs more than one")
     for name, t in statistics.items():
-        if t is None:
+        if t is None and not training:
             raise ValueError(f"{op}: {name} = None; with training = False it must be given")
-    return run(NormaliseBy, input, weight, bias, running_mean, running_var, how)
+    return how
 
 
 def layer_norm(

@@ -68,6 +68,11 @@ def normalise_by(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, va
     return _rounded(torch.native_batch_norm(_widened(x), *settings, False, 0.0, eps)[0], x)
 
 
+def affine(x: Tensor, s: Tensor, t: Tensor | None) -> Tensor:
+    """s x + t, map by map: PyTorch's fused normalisation, given a mean of 0 and a variance of 1."""
+    return normalise_by(x, s, t, torch.zeros_like(s), torch.ones_like(s), 0.0)
+
+
 def _batch(
     x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing
 ) -> tuple[Tensor, Tensor, Tensor]:

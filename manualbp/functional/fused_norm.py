@@ -1,0 +1,139 @@
+"""Batch norm, activation and convolution that together keep one tensor, the input of the first.
+
+    z = batch_norm(x) = s x + t        a = phi(z)        y = correlate(a, w) + b        s = r gamma, t = beta - mu s
+
+The chain rule is that of the three, one after the other (functional.norm, functional.conv):
+
+    dL/dw = kernel_gradient(a, delta)    dL/da = full_convolve(delta, w)    dL/dz = (dL/da) phi'(z)    dL/dx by dL/dz
+
+It asks for x, z and a. z and a are two steps from x, number by number, and are computed again in backward, each where
+it is needed (functional.recompute). Kept: x, w, gamma, and four numbers a map. PyTorch keeps x, a, and z as well
+where phi' is not a function of a.
+
+Shapes: x, z, a [N, C, ...], y [N, O, I, J]; s, t, gamma, beta [C]. Letters: phi the activation, gamma and beta batch
+norm's weight and bias, mu and r its mean and the reciprocal of its deviation.
+"""
+
+from torch import Tensor
+
+from manualbp.functional._rule import low_precision, refuse_complex, run, same_kind
+from manualbp.functional.conv import layer, prepared
+from manualbp.functional.norm import batch_norm_with_scale
+from manualbp.functional.recompute import ACTIVATIONS, Reactivate, Recipe, Recorrelate
+from manualbp.kernels.geometry import Size
+
+
+def require_activation(op: str, activation: str) -> None:
+    """Refuse a name that is not in the table."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: activation = {activation!r}; it must be one of {', '.join(ACTIVATIONS)}")
+
+
+def recorrelated(
+    op: str,
+    a: Tensor,
+    recipe: Recipe,
+    sources: tuple[Tensor, ...],
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size | str,
+    dilation: Size,
+    groups: int,
+) -> Tensor:
+    """conv2d of `a`, which is computed again from the sources in backward."""
+    x, w, b = low_precision(a, weight, bias)
+    same_kind(op, input=x, weight=w, bias=b)
+    padded, g = prepared(op, x, w.shape, b, stride, padding, dilation, groups)
+    if padded is not x:  # an odd pixel was added, which the recipe does not know; or there is one image only
+        return layer(op, 2, a, weight, bias, stride, padding, dilation, groups)
+    return run(Recorrelate, x, w, b, g, recipe, *sources)
+
+
+def batch_norm_activation(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "relu",
+) -> Tensor:
+    """phi(batch_norm(input)), keeping the input alone.
+
+    input [N, C] or [N, C, ...] and the others as in `batch_norm`; activation: "relu", "relu6", "sigmoid", "tanh",
+    "gelu", "gelu_tanh", "silu" or "hardswish" -> the same shape and dtype as input. Kept for backward: input, weight,
+    four numbers a map; not the normalised input, not the output. Raises as `batch_norm`, and ValueError for an unknown
+    activation. Source: Ioffe and Szegedy 2015, sec. 3.2; derivation at the head of this file.
+    """
+    op = "batch_norm_activation"
+    require_activation(op, activation)
+    z, s, t = batch_norm_with_scale(op, input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return run(Reactivate, z, Recipe(activation, 1), input, s, t)
+
+
+def batch_norm_activation_conv2d(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "relu",
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """conv2d(phi(batch_norm(input))), keeping the input alone.
+
+    input [N, C, H, W]; the running statistics, norm_weight and norm_bias [C] as in `batch_norm`, activation as in
+    `batch_norm_activation`, weight [O, C / groups, P, Q], bias [O] and the rest as in `conv2d` -> [N, O, I, J]. Kept
+    for backward: input, the weights, four numbers a map; neither the normalised input nor what the convolution takes
+    (but for padding="same" with an odd pixel). Raises as these. Source: Ioffe and Szegedy 2015, sec. 3.2; lecture 002,
+    eq. 2.2 to 2.4; derivation at the head of this file.
+    """
+    op = "batch_norm_activation_conv2d"
+    require_activation(op, activation)
+    if input.ndim != 4:
+        raise ValueError(f"{op}: input has shape {list(input.shape)}; it must be [N, C, H, W]")
+    recipe = Recipe(activation, 1)
+    z, s, t = batch_norm_with_scale(
+        op, input, running_mean, running_var, norm_weight, norm_bias, training, momentum, eps
+    )
+    a = run(Reactivate, z, recipe, input, s, t)
+    return recorrelated(op, a, recipe, (input, s, t), weight, bias, stride, padding, dilation, groups)
+
+
+def activation_conv2d(
+    input: Tensor,
+    activation: str,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """conv2d(phi(input)), keeping the input alone.
+
+    input [N, C, H, W] or [C, H, W], activation as in `batch_norm_activation`, weight, bias and the rest as in `conv2d`
+    -> [N, O, I, J] or [O, I, J]. It pays for what keeps its input ("gelu", "gelu_tanh", "silu", "hardswish"): then
+    that serves the convolution as well. Kept for backward: input, weight (but for padding="same" with an odd pixel).
+    Raises as `conv2d`, and ValueError for an unknown activation. Source: lecture 003, eq. 3.2; lecture 002, eq. 2.2 to
+    2.4; derivation at the head of this file.
+    """
+    op = "activation_conv2d"
+    require_activation(op, activation)
+    refuse_complex(op, input=input)
+    recipe = Recipe(activation, 0, plain=True)
+    x = input if input.ndim != 3 else input.unsqueeze(0)
+    a = run(Reactivate, x, recipe, x.view_as(x))  # torch.compile refuses one tensor in two places
+    y = recorrelated(op, a, recipe, (x,), weight, bias, stride, padding, dilation, groups)
+    return y if input.ndim != 3 else y.squeeze(0)

@@ -1,0 +1,158 @@
+"""A rule keeps its factor in another form: not a = phi(z), but what z is made of, which others keep anyway.
+
+    z = sum_k (s_k x_k + t_k)        a = phi(z)        y = correlate(a, w) + b
+
+1. dL/dw = kernel_gradient(a, delta) needs a, dL/dz = (dL/da) phi'(z) needs z. Both are functions of x_k, s_k and t_k,
+   number by number: these are kept, and z and a are computed again where they are needed. The formulas stay as they
+   are.
+2. Batch norm keeps its input x and two numbers a map. With s = r w and t = b - mu s its output is s x + t
+   (functional.norm): so batch norm, activation and convolution together keep x alone, not x, z and a.
+3. Where a residual network adds, z has more terms: another batch norm's output, an image as it is, or the a of an
+   earlier sum, which is computed again first.
+4. The rules' gradients go to a and to z, and nothing to x_k, s_k and t_k: what z is as a function of these, the rules
+   that made it derive. But backward is computed from them, so what is derived from backward, the second derivative,
+   goes there.
+
+Shapes: x, z, a, y, delta [N, C, H, W]; s, t [C]. Letters: phi the activation, delta = dL/dy.
+Sources: lecture 002, eq. 2.4; Chen et al. 2016, sec. 3 (computing again what is cheap instead of keeping it).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as T
+from torch import Tensor
+
+from manualbp.functional._rule import Rule, kept, run
+from manualbp.functional.activation import ReLU, ReLUSlope, Sigmoid, SigmoidSlope, Tanh, TanhSlope
+from manualbp.functional.affine import Affine
+from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, on_every_map, over_all_but_maps
+from manualbp.functional.gate import GELU, GELU_TANH, SILU, GateSlope, GELUSlope, GELUTanh, SiLU
+from manualbp.functional.hard import Hardswish, HardswishSlope, Hardtanh, InsideSlope
+from manualbp.kernels import conv as kernels
+from manualbp.kernels.geometry import Geometry
+
+# phi by its name: as a kernel, as a rule with what follows z among its arguments, and dz = delta phi'(z).
+ACTIVATIONS = {
+    "relu": (torch.relu, (ReLU,), lambda delta, z: run(ReLUSlope, delta, run(ReLU, z))),
+    "relu6": (T.relu6, (Hardtanh, 0.0, 6.0), lambda delta, z: run(InsideSlope, delta, z, 0.0, 6.0, 1.0)),
+    "sigmoid": (torch.sigmoid, (Sigmoid,), lambda delta, z: run(SigmoidSlope, delta, run(Sigmoid, z))),
+    "tanh": (torch.tanh, (Tanh,), lambda delta, z: run(TanhSlope, delta, run(Tanh, z))),
+    "gelu": (T.gelu, (GELU,), lambda delta, z: run(GELUSlope, delta, z)),
+    "gelu_tanh": (
+        lambda z: T.gelu(z, approximate="tanh"),
+        (GELUTanh,),
+        lambda delta, z: run(GateSlope, delta, z, *GELU_TANH),
+    ),
+    "silu": (T.silu, (SiLU,), lambda delta, z: run(GateSlope, delta, z, *SILU)),
+    "hardswish": (T.hardswish, (Hardswish,), lambda delta, z: run(HardswishSlope, delta, z)),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a = phi(z) is made from `sources`: for each of `terms` x, s and t, then, if `plain`, one more term as it is.
+
+    Then the sources of `base`, a term that is made by a recipe of its own.
+    """
+
+    activation: str
+    terms: int
+    plain: bool = False
+    base: "Recipe | None" = None
+
+    def sum(self, *sources: Tensor) -> Tensor:
+        """z."""
+        parts = [run(Affine, *sources[3 * k : 3 * k + 3]) for k in range(self.terms)]
+        rest = sources[3 * self.terms :]
+        if self.plain:
+            parts, rest = [*parts, rest[0]], rest[1:]
+        if self.base is not None:
+            parts.append(self.base.value(*rest))
+        z = parts[0]
+        for part in parts[1:]:
+            z = z + part
+        return z
+
+    def value(self, *sources: Tensor) -> Tensor:
+        """a."""
+        _, (rule, *settings), _ = ACTIVATIONS[self.activation]
+        return run(rule, self.sum(*sources), *settings)
+
+
+class Reactivate(Rule):
+    """a = phi(z). dL/dz = delta phi'(z); kept: the sources of z."""
+
+    @staticmethod
+    def forward(z: Tensor, recipe: Recipe, *sources: Tensor) -> Tensor:
+        kernel, _, _ = ACTIVATIONS[recipe.activation]
+        return kernel(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, ctx.recipe, *sources = inputs
+        ctx.save_for_backward(*sources)
+        ctx.save_for_forward(z)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        sources = ctx.saved_tensors
+        _, _, slope = ACTIVATIONS[ctx.recipe.activation]
+        return slope(delta, ctx.recipe.sum(*sources)), None, *[None] * len(sources)
+
+
+class ReactivateDual(Reactivate):
+    """Forward mode: the tangent times the slope."""
+
+    @staticmethod
+    def jvp(ctx: Any, dz: Tensor, *_: Any) -> Tensor:
+        (z,) = ctx.saved_tensors
+        _, _, slope = ACTIVATIONS[ctx.recipe.activation]
+        return slope(dz, z)
+
+
+class Recorrelate(Rule):
+    """y = correlate(a, w) + b, whose a = phi(z) is computed again from its sources.
+
+    dL/da = full_convolve(delta, w)         kept: w, if dL/da is asked for
+    dL/dw = kernel_gradient(a, delta)       kept: the sources, if dL/dw is asked for
+    dL/db[o] = sum_{n,i,j} delta[n,o,i,j]
+    """
+
+    @staticmethod
+    def forward(a: Tensor, w: Tensor, b: Tensor | None, g: Geometry, recipe: Recipe, *sources: Tensor) -> Tensor:
+        return kernels.correlate(a, w, b, g)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        a, w, _, ctx.g, ctx.recipe, *sources = inputs
+        a_needed, w_needed, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(kept(w, a_needed), *[kept(source, w_needed) for source in sources])
+        ctx.save_for_forward(a, w)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        w, *sources = ctx.saved_tensors
+        a_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
+        da = run(FullConvolve, delta, w, None, ctx.g) if a_needed else None
+        dw = db = None
+        if w_needed:
+            a = ctx.recipe.value(*sources)
+            dw = run(KernelGradient, a.to(delta.dtype), delta, ctx.g)
+        if b_needed:
+            db = over_all_but_maps(delta)
+        return da, dw, db, None, None, *[None] * len(sources)
+
+
+class RecorrelateDual(Recorrelate):
+    """Forward mode: the product rule, as the convolution's."""
+
+    @staticmethod
+    def jvp(ctx: Any, da: Tensor, dw: Tensor, db: Tensor | None, *_: Any) -> Tensor:
+        a, w = ctx.saved_tensors
+        dy = run(Correlate, da, w, None, ctx.g) + run(Correlate, a, dw, None, ctx.g)
+        return dy if db is None else dy + on_every_map(db, ctx.g)
+
+
+Reactivate.dual, Recorrelate.dual = ReactivateDual, RecorrelateDual
