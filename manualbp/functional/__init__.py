@@ -24,6 +24,7 @@ from manualbp.functional.loss import cross_entropy, nll_loss
 from manualbp.functional.norm import batch_norm, group_norm, layer_norm
 from manualbp.functional.pad import pad
 from manualbp.functional.pool import avg_pool2d, max_pool2d
+from manualbp.functional.relu_bits import relu_bits
 from manualbp.functional.resize import interpolate
 from manualbp.functional.smooth import elu, softplus
 from manualbp.functional.softmax import log_softmax, softmax
@@ -72,6 +73,7 @@ __all__ = [
     "pad",
     "relu",
     "relu6",
+    "relu_bits",
     "rotate",
     "scatter_kernels",
     "sigmoid",

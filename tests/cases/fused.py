@@ -32,6 +32,7 @@ def activation_conv2d(x: Tensor, activation: str, w: Tensor, b: Any, **more: Any
 
 
 ORACLES |= {
+    "relu_bits": T.relu,
     "batch_norm_activation": batch_norm_activation,
     "batch_norm_activation_conv2d": batch_norm_activation_conv2d,
     "activation_conv2d": activation_conv2d,
@@ -117,4 +118,8 @@ ACTIVATION_CONV2D = [
         ("relu", "stride, no bias", (2, 3, 5, 4), (normal(2, 3, 2, 3), fixed(None)), {"stride": 2}),
         ("hardswish", "same, an odd pixel", (2, 2, 4, 5), (normal(2, 2, 2, 3), normal(2)), {"padding": "same"}),
     ]
+]
+
+RELU_BITS = [
+    Case("relu_bits", str(x), normal(*x)) for x in [(3,), (2, 8), (2, 3, 5), (2, 3, 4, 5), (2, 2, 3, 1, 2), (), (16,)]
 ]
