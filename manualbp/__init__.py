@@ -8,5 +8,6 @@ from manualbp import functional, nn
 from manualbp.by_hand import by_hand
 from manualbp.convert import convert, restore
 from manualbp.coverage import Coverage, coverage
+from manualbp.fuse import fuse, unfuse
 
-__all__ = ["Coverage", "by_hand", "convert", "coverage", "functional", "nn", "restore"]
+__all__ = ["Coverage", "by_hand", "convert", "coverage", "functional", "fuse", "nn", "restore", "unfuse"]

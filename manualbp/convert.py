@@ -31,10 +31,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What `convert` or `restore` did, a row a module; prints as a table."""
+    """What `convert`, `restore`, `fuse` or `unfuse` did, a row a module (or a place, of several); prints as a table."""
 
     title: str
     rows: tuple[Row, ...]
+    unit: str = "modules"
 
     @property
     def converted(self) -> tuple[Row, ...]:
@@ -48,7 +49,7 @@ class Report:
         lines = [(row.path or "(the model)", row.kind, row.remark) for row in self.rows]
         widths = [max((len(line[column]) for line in lines), default=0) for column in (0, 1)]
         table = [f"{path:{widths[0]}}  {kind:{widths[1]}}  {remark}".rstrip() for path, kind, remark in lines]
-        return "\n".join([f"{self.title}: {len(self.converted)} of {len(self.rows)} modules", *table])
+        return "\n".join([f"{self.title}: {len(self.converted)} of {len(self.rows)} {self.unit}", *table])
 
 
 class ForwardByHand:
@@ -74,7 +75,7 @@ def convert(model: nn.Module) -> Report:
     forward keeps its class, and is by hand as a part of such a module only. -> a Report, to print. `restore` undoes it.
     Raises TypeError for what is no torch.nn.Module.
     """
-    _refuse_no_module("convert", model)
+    refuse_no_module("convert", model)
     rows = []
     for path, module, inside in _modules(model):
         kind = _kind(module)
@@ -89,7 +90,7 @@ def restore(model: nn.Module) -> Report:
 
     Layers that were manualbp.nn's before stay so. Raises TypeError for what is no torch.nn.Module.
     """
-    _refuse_no_module("restore", model)
+    refuse_no_module("restore", model)
     rows = []
     for path, module in model.named_modules():
         was = module.__dict__.pop(WAS, None)
@@ -103,7 +104,7 @@ def restore(model: nn.Module) -> Report:
     return Report("restored", tuple(rows))
 
 
-def _refuse_no_module(op: str, model: Any) -> None:
+def refuse_no_module(op: str, model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{op}: model is a {type(model).__name__}; it must be a torch.nn.Module")
 

@@ -1,15 +1,18 @@
 """Normalisation."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from manualbp import functional as F
 
 
-def _batch_norm(layer: _BatchNorm, input: Tensor) -> Tensor:
-    """As torch.nn's layers: the statistics of the batch in training, and where there are no running ones.
+def batch_norm_settings(layer: _BatchNorm, input: Tensor) -> tuple[Any, ...]:
+    """What `batch_norm` takes beside its input, as torch.nn's layers have it: the statistics of the batch in training,
 
-    Running ones are updated in training if they are tracked, with momentum, or cumulatively (momentum=None).
+    and where there are no running ones. These are updated in training if they are tracked, with momentum, or
+    cumulatively (momentum=None): the batch is counted here.
     """
     layer._check_input_dim(input)
     momentum = layer.momentum if layer.momentum is not None else 0.0
@@ -21,28 +24,28 @@ def _batch_norm(layer: _BatchNorm, input: Tensor) -> Tensor:
     training = layer.training or (mean is None and var is None)
     if layer.training and not layer.track_running_stats:
         mean = var = None
-    return F.batch_norm(input, mean, var, layer.weight, layer.bias, training, momentum, layer.eps)
+    return mean, var, layer.weight, layer.bias, training, momentum, layer.eps
 
 
 class BatchNorm1d(nn.BatchNorm1d):
     """torch.nn.BatchNorm1d on `manualbp.functional.batch_norm`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _batch_norm(self, input)
+        return F.batch_norm(input, *batch_norm_settings(self, input))
 
 
 class BatchNorm2d(nn.BatchNorm2d):
     """torch.nn.BatchNorm2d on `manualbp.functional.batch_norm`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _batch_norm(self, input)
+        return F.batch_norm(input, *batch_norm_settings(self, input))
 
 
 class BatchNorm3d(nn.BatchNorm3d):
     """torch.nn.BatchNorm3d on `manualbp.functional.batch_norm`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _batch_norm(self, input)
+        return F.batch_norm(input, *batch_norm_settings(self, input))
 
 
 class LayerNorm(nn.LayerNorm):
