@@ -1,7 +1,8 @@
 """Convolutional networks trained on gradients that were derived by hand, and proved right.
 
 `manualbp.functional` holds the rules, `manualbp.nn` the same rules as torch.nn's modules. `by_hand()` and `convert`
-run any model on them, and `coverage` shows that they did.
+run any model on them, `coverage` shows that they did, and `memory` what they keep for the backward pass. `fuse` has
+neighbouring layers run by the rules that are derived for them together, which keep less.
 """
 
 from manualbp import functional, nn
@@ -9,5 +10,18 @@ from manualbp.by_hand import by_hand
 from manualbp.convert import convert, restore
 from manualbp.coverage import Coverage, coverage
 from manualbp.fuse import fuse, unfuse
+from manualbp.memory import Receipt, memory
 
-__all__ = ["Coverage", "by_hand", "convert", "coverage", "functional", "fuse", "nn", "restore", "unfuse"]
+__all__ = [
+    "Coverage",
+    "Receipt",
+    "by_hand",
+    "convert",
+    "coverage",
+    "functional",
+    "fuse",
+    "memory",
+    "nn",
+    "restore",
+    "unfuse",
+]

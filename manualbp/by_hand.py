@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ContextDecorator
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,8 +91,8 @@ RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     T.relu: F.relu,
     torch.relu: F.relu,
     Tensor.relu: F.relu,
-    torch.relu_: _in_place(F.relu),
-    Tensor.relu_: _in_place(F.relu),
+    torch.relu_: partial(F.relu, inplace=True),
+    Tensor.relu_: partial(F.relu, inplace=True),
     T.relu6: F.relu6,
     T.hardtanh: F.hardtanh,
     T.leaky_relu: F.leaky_relu,

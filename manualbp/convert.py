@@ -78,7 +78,7 @@ def convert(model: nn.Module) -> Report:
     refuse_no_module("convert", model)
     rows = []
     for path, module, inside in _modules(model):
-        kind = _kind(module)
+        kind = kind_of(module)
         remark, converted = _converted(module, inside)
         if remark:
             rows.append(Row(path, kind, converted, remark))
@@ -100,7 +100,7 @@ def restore(model: nn.Module) -> Report:
         if wrapped:
             del module.__dict__["forward"]
         if was is not None or wrapped:
-            rows.append(Row(path, _kind(module), True, "restored"))
+            rows.append(Row(path, kind_of(module), True, "restored"))
     return Report("restored", tuple(rows))
 
 
@@ -149,7 +149,7 @@ def _converted(module: nn.Module, inside: bool) -> tuple[str, bool]:
     return "its forward runs inside by_hand()", True
 
 
-def _kind(module: nn.Module) -> str:
+def kind_of(module: nn.Module) -> str:
     """The class as one would import it: torch.nn's and manualbp.nn's without the file that it is in."""
     kind = type(module)
     package = next((p for p in ("torch.nn", "manualbp.nn") if kind.__module__.startswith(f"{p}.")), None)

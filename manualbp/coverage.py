@@ -59,7 +59,7 @@ def coverage(output: Any) -> Coverage:
     before or after backward, under grad mode. What torch.compile made is one node of PyTorch's, whatever is inside.
     Raises ValueError where no tensor of the output has a graph, TypeError where there is no tensor.
     """
-    tensors = list(_tensors(output))
+    tensors = list(tensors_in(output))
     if not tensors:
         raise TypeError(f"coverage: output is a {type(output).__name__}; it must be a tensor, or hold tensors")
     roots = [t.grad_fn for t in tensors if t.grad_fn is not None]
@@ -82,15 +82,16 @@ def coverage(output: Any) -> Coverage:
     return Coverage(**counts)
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors of what a model takes or returns: one, or lists, tuples and dicts of them."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
         for value in output.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(output, list | tuple):
         for value in output:
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _nodes(roots: Iterable[Any]) -> Iterator[Any]:

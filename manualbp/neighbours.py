@@ -14,9 +14,8 @@ from torch import fx, nn
 
 from manualbp import nn as by_hand_layers
 from manualbp.functional.recompute import Recipe
-from manualbp.functional.relu_bits import relu_bits
 from manualbp.nn import fused
-from manualbp.nn.recompute import NAMES, name_of, normalised, reactivated, recorrelated
+from manualbp.nn.recompute import NAMES, name_of, normalised, reactivated, recorrelated, rectified
 
 MONOTONE = "sigmoid", "tanh", "relu"  # they commute with the maximum
 MOST_TERMS = 3  # of a recipe: each is a pass over memory in backward
@@ -148,8 +147,7 @@ class Neighbours:
             return None  # the two behind it are taken together
         (x,) = node.all_input_nodes
         with self.graph.inserting_before(node):
-            layer = self.graph.get_attr(str(node.target))
-            three = self.graph.call_function(normalised, (layer, x))
+            three = self.graph.call_function(normalised, (self._module(node), x))
             z, s, t = (self.graph.call_function(operator.getitem, (three, k)) for k in range(3))
         if phi is None:
             self.terms[z] = (x, s, t)
@@ -157,7 +155,7 @@ class Neighbours:
         recipe = Recipe(phi, 1)
         self._took((node, user), "keep their input alone")
         with self.graph.inserting_before(user):
-            a = self.graph.call_function(reactivated, (z, self._constant(recipe), x, s, t))
+            a = self.graph.call_function(reactivated, (self._module(user), z, self._constant(recipe), x, s, t))
         self.recipes[a] = recipe, (x, s, t)
         self._replace(user, a)
         self._replace(node, z)
@@ -168,8 +166,7 @@ class Neighbours:
         if pool is not None:
             self._took((node, pool), "pool first; keep the pooled output and a byte a window")
             with self.graph.inserting_before(pool):
-                layer = self.graph.get_attr(str(pool.target))
-                y = self.graph.call_function(fused.activated_pool, (x, phi, layer))
+                y = self.graph.call_function(fused.activated_pool, (self._module(pool), x, phi))
             self._replace(pool, y)
             self._replace(node, y)
         elif phi in KEEP_INPUT and not self._in_place(node):
@@ -201,7 +198,7 @@ class Neighbours:
     def _by_bits(self, node: fx.Node) -> fx.Node:
         self._took((node,), "keeps a bit a number")
         with self.graph.inserting_before(node):
-            bits = self.graph.call_function(relu_bits, (node.all_input_nodes[0],))
+            bits = self.graph.call_function(rectified, (self._module(node), node.all_input_nodes[0]))
         self._replace(node, bits)
         return bits
 
@@ -221,16 +218,18 @@ class Neighbours:
             recipe, sources = self.recipes[x]
             self._took((node,), "keeps what its input is made of")
             with self.graph.inserting_before(node):
-                layer = self.graph.get_attr(str(node.target))
-                y = self.graph.call_function(recorrelated, (layer, x, self._constant(recipe), *sources))
+                y = self.graph.call_function(recorrelated, (self._module(node), x, self._constant(recipe), *sources))
             self._replace(node, y)
         elif pool is not None and fused.folds(conv, self.layer(pool, nn.AvgPool2d)):
             self._took((node, pool), "are one convolution")
             with self.graph.inserting_before(pool):
-                layers = (self.graph.get_attr(str(one.target)) for one in (node, pool))
-                y = self.graph.call_function(fused.folded, (x, *layers))
+                y = self.graph.call_function(fused.folded, (self._module(node), self._module(pool), x))
             self._replace(pool, y)
             self.graph.erase_node(node)
+
+    def _module(self, node: fx.Node) -> fx.Node | None:
+        """The layer that the node calls, as a value of the graph; None for a function."""
+        return self.graph.get_attr(str(node.target)) if node.op == "call_module" else None
 
     def _constant(self, recipe: Recipe) -> Any:
         name = next(

@@ -8,12 +8,14 @@ dL/dx = delta phi'(x), elementwise (lecture 003, eq. 3.2). This product is itsel
 derivative by each, so it is a rule of its own: the Slope. Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
 """
 
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
+from manualbp.functional.relu_bits import ReLUBits
 from manualbp.kernels import activation as kernels
 
 
@@ -208,9 +210,9 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """torch.nn.functional.relu with a backward pass by hand.
 
     input of any shape and real dtype -> max(input, 0), the same shape. inplace: the values are also written into input,
-    which is returned. Kept for backward: the output. Raises TypeError for complex numbers.
+    which is returned. Kept for backward: the output; in place, where that would be a copy, a bit a number. Raises
+    TypeError for complex numbers.
     Source: lecture 003, eq. 3.2; derivation at the head of this file.
     """
     refuse_complex("relu", input=input)
-    y = run(ReLU, input)
-    return input.copy_(y) if inplace else y
+    return input.copy_(run(ReLUBits, input, inf)[0]) if inplace else run(ReLU, input)

@@ -21,6 +21,7 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
+from manualbp.functional.relu_bits import ReLUBits
 from manualbp.kernels import activation as kernels
 
 
@@ -243,12 +244,11 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
     input of any shape and real dtype -> min(max(input, 0), 6), the same shape: `hardtanh` from 0 to 6. At 0 and at 6
     the slope is 0, as in PyTorch. inplace: the values are also written into input, which is returned. Kept for
-    backward: the output. Raises TypeError for complex numbers.
+    backward: the output; in place, where that would be a copy, a bit a number. Raises TypeError for complex numbers.
     Source: Krizhevsky 2010; derivation at the head of this file.
     """
     refuse_complex("relu6", input=input)
-    y = run(Hardtanh, input, 0.0, 6.0)
-    return input.copy_(y) if inplace else y
+    return input.copy_(run(ReLUBits, input, 6.0)[0]) if inplace else run(Hardtanh, input, 0.0, 6.0)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:

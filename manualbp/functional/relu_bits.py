@@ -1,6 +1,6 @@
-"""The rectified linear unit that keeps a bit a number.
+"""The rectified linear unit, with or without a ceiling, that keeps a bit a number.
 
-    y = max(x, 0)        dL/dx = delta [x > 0]
+    y = min(max(x, 0), high)        dL/dx = delta [0 < x < high]        high: infinity (ReLU) or 6 (ReLU6)
 
 The slope is 0 or 1: all that backward asks of x, or of y, is which. `relu` keeps y, which costs nothing where the next
 layer keeps it, too (a convolution, a linear layer). Where that keeps nothing (a sum, average pooling) or something else
@@ -9,9 +9,11 @@ layer keeps it, too (a convolution, a linear layer). Where that keeps nothing (a
 Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
 """
 
+from math import inf
 from typing import Any
 
 import torch
+import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.functional._rule import Rule, refuse_complex, run
@@ -19,15 +21,18 @@ from manualbp.kernels import bits as kernels
 
 
 class ReLUBits(Rule):
-    """y = max(x, 0). dL/dx = delta [x > 0]; kept: a bit a number."""
+    """y = min(max(x, 0), high). dL/dx = delta [0 < x < high]; kept: a bit a number."""
 
     @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.relu(x), kernels.packed(x > 0, kernels.maps_last(x))
+    def forward(x: Tensor, high: float) -> tuple[Tensor, Tensor]:
+        last = kernels.maps_last(x)
+        if high == inf:
+            return torch.relu(x), kernels.packed(x > 0, last)
+        return T.hardtanh(x, 0, high), kernels.packed((x > 0) & (x < high), last)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        (x,) = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
+        x, _ = inputs
         _, bits = output
         ctx.last = kernels.maps_last(x)
         ctx.mark_non_differentiable(bits)
@@ -35,16 +40,16 @@ class ReLUBits(Rule):
         ctx.save_for_forward(bits)
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor, _: Any) -> Tensor:
+    def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
-        return run(Masked, delta, bits, ctx.last)
+        return run(Masked, delta, bits, ctx.last), None
 
 
 class ReLUBitsDual(ReLUBits):
-    """Forward mode: the tangent where x > 0."""
+    """Forward mode: the tangent where 0 < x < high."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
+    def jvp(ctx: Any, dx: Tensor, _: None) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
         return run(Masked, dx, bits, ctx.last), None
 
@@ -88,4 +93,4 @@ def relu_bits(input: Tensor) -> Tensor:
     Source: lecture 003, eq. 3.2; derivation at the head of this file.
     """
     refuse_complex("relu_bits", input=input)
-    return run(ReLUBits, input)[0]
+    return run(ReLUBits, input, inf)[0]

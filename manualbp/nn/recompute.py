@@ -1,7 +1,8 @@
 """Batch norm, activation and convolution that together keep one tensor, built from the layers that they replace.
 
 The layers stay what they are, with their parameters, buffers and modes; here is only another forward of several.
-`manualbp.fuse` finds such layers in a model and has them run by the functions of this file.
+`manualbp.fuse` finds such layers in a model and has them run by the functions of this file, whose first argument is the
+layer that they stand for (None where a model calls a function instead).
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from manualbp.functional import fused_norm as F
 from manualbp.functional._rule import run
 from manualbp.functional.norm import batch_norm_with_scale
 from manualbp.functional.recompute import Reactivate, Recipe
+from manualbp.functional.relu_bits import relu_bits
 from manualbp.nn.norm import batch_norm_settings
 
 NAMES = {
@@ -48,8 +50,8 @@ def normalised(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return batch_norm_with_scale("batch_norm", x, *batch_norm_settings(norm, x))  # pyright: ignore[reportArgumentType]
 
 
-def reactivated(z: Tensor, recipe: Recipe, *sources: Tensor) -> Tensor:
-    """a = phi(z); kept: the sources."""
+def reactivated(activation: nn.Module | None, z: Tensor, recipe: Recipe, *sources: Tensor) -> Tensor:
+    """a = phi(z), phi being that of the recipe; kept: the sources."""
     return run(Reactivate, z, recipe, *sources)
 
 
@@ -58,6 +60,11 @@ def recorrelated(conv: nn.Module, a: Tensor, recipe: Recipe, *sources: Tensor) -
     require("conv2d", conv=(conv, nn.Conv2d))
     how = conv.stride, conv.padding, conv.dilation, conv.groups
     return F.recorrelated("conv2d", a, recipe, sources, conv.weight, conv.bias, *how)  # pyright: ignore
+
+
+def rectified(activation: nn.Module | None, z: Tensor) -> Tensor:
+    """max(z, 0); kept: a bit a number."""
+    return relu_bits(z)
 
 
 class BatchNormActivation(nn.Module):
@@ -74,8 +81,9 @@ class BatchNormActivation(nn.Module):
         self.norm, self.activation = norm, activation
 
     def forward(self, input: Tensor) -> Tensor:
+        recipe = Recipe(name_of("BatchNormActivation", self.activation), 1)
         z, s, t = normalised(self.norm, input)
-        return reactivated(z, Recipe(name_of("BatchNormActivation", self.activation), 1), input, s, t)
+        return reactivated(self.activation, z, recipe, input, s, t)
 
 
 class BatchNormActivationConv2d(nn.Module):
@@ -97,7 +105,8 @@ class BatchNormActivationConv2d(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         recipe = Recipe(name_of("BatchNormActivationConv2d", self.activation), 1)
         z, s, t = normalised(self.norm, input)
-        return recorrelated(self.conv, reactivated(z, recipe, input, s, t), recipe, input, s, t)
+        a = reactivated(self.activation, z, recipe, input, s, t)
+        return recorrelated(self.conv, a, recipe, input, s, t)
 
 
 class ActivationConv2d(nn.Module):

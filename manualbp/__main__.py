@@ -1,0 +1,168 @@
+"""The command line: python -m manualbp memory MODULE:NAME --input SIZE prints what each layer keeps for backward."""
+
+import argparse
+import importlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from manualbp.memory import WAYS, Receipt, memory, name_of
+
+EXAMPLE = "example: python -m manualbp memory torchvision.models:resnet18 --input 8x3x224x224 --plot receipt.png"
+MIB = 2**20
+COLOURS = ("#b0b0b0", "#1f5fa8", "#d9822b")
+HEADER, LAYER = 1.5, 0.24  # inches of the picture
+
+
+class UserError(ValueError):
+    """Something that the user can mend: shown as one line, without a traceback, with the exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (the process's own where None) and return its exit code."""
+    try:
+        options = build_parser().parse_args(argv)
+        require_new_files(options.json, options.plot)
+        receipt = receipt_of(model_of(options.model), options.input)
+        print(receipt)
+        if options.json is not None:
+            with options.json.open("x") as file:
+                file.write(json.dumps(receipt.as_dict(), indent=2) + "\n")
+        if options.plot is not None:
+            plot(receipt, f"{options.model}, input {written(options.input)}", options.plot)
+    except (UserError, OSError) as error:
+        print("manualbp: error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="python -m manualbp",
+        description="Convolutional networks trained on gradients that were derived by hand.",
+        epilog=EXAMPLE,
+        allow_abbrev=False,
+    )
+    command = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
+        "memory",
+        help="what each layer keeps in memory for the backward pass",
+        description="Print what each layer of a network keeps in memory for the backward pass, in bytes: in PyTorch, "
+        "on the rules derived by hand, and why.",
+        epilog=EXAMPLE,
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("model", metavar="MODULE:NAME", help="a torch.nn.Module, or what makes one when it is called without arguments")
+    add(
+        "--input",
+        metavar="SIZE",
+        type=size,
+        required=True,
+        help="of the input, as 8x3x224x224: it is filled with noise",
+    )
+    add("--json", metavar="FILE", type=Path, help="also write it all to a new FILE")
+    add("--plot", metavar="FILE", type=Path, help="also draw it into a new FILE, as receipt.png (needs matplotlib)")
+    return parser
+
+
+def size(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be positive numbers with x between them, as 8x3x224x224")
+    return tuple(map(int, text.split("x")))
+
+
+def written(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
+
+
+def require_new_files(json: Path | None, picture: Path | None) -> None:
+    """UserError, before anything is computed, where a file cannot be made or would be written over."""
+    for name, path in (("--json", json), ("--plot", picture)):
+        if path is not None and path.exists():
+            raise UserError(f"argument {name}: {path} exists already")
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"argument {name}: {path.parent} is no folder")
+    if picture is None:
+        return
+    if json is not None and json.resolve() == picture.resolve():
+        raise UserError(f"argument --plot: {picture} is the file of --json, too")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError('argument --plot: it needs matplotlib: pip install "manualbp[train]"') from error
+    endings = Figure().canvas.get_supported_filetypes()
+    if picture.suffix.removeprefix(".").lower() not in endings:
+        raise UserError(f"argument --plot: {picture}: it must end in one of .{', .'.join(sorted(endings))}")
+
+
+def model_of(text: str) -> nn.Module:
+    """The module that MODULE:NAME is, or makes."""
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise UserError(f"argument MODULE:NAME: {text}: it must be as torchvision.models:resnet18")
+    try:
+        made: Any = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"argument MODULE:NAME: {module} cannot be imported: {first_line(error)}") from error
+    for part in name.split("."):
+        if not hasattr(made, part):
+            raise UserError(f"argument MODULE:NAME: {module} has no {name}")
+        made = getattr(made, part)
+    if callable(made) and not isinstance(made, nn.Module):
+        try:
+            made = made()
+        except Exception as error:
+            raise UserError(f"argument MODULE:NAME: {text}() fails: {first_line(error)}") from error
+    if not isinstance(made, nn.Module):
+        raise UserError(f"argument MODULE:NAME: {text} is a {type(made).__name__}; it must be, or make, a Module")
+    return made
+
+
+def receipt_of(model: nn.Module, size: tuple[int, ...]) -> Receipt:
+    """The receipt for noise of the model's own dtype, on its device."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    try:
+        return memory(model, torch.randn(size, dtype=like.dtype, device=like.device))
+    except Exception as error:
+        raise UserError(f"the model fails on an input of {written(size)}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def plot(receipt: Receipt, title: str, path: Path) -> None:
+    """A bar a layer and way; the picture grows with the number of layers."""
+    from matplotlib.figure import Figure
+
+    n = len(receipt.rows)
+    figure = Figure(figsize=(9, HEADER + LAYER * n), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(WAYS)
+    for i, ((way, name), colour) in enumerate(zip(WAYS.items(), COLOURS, strict=False)):
+        places = [row + (i + 0.5) * height - 0.4 for row in range(n)]
+        widths = [row.bytes(way) / MIB for row in receipt.rows]
+        label = f"{name}: {receipt.totals[way] / MIB:,.2f} MiB"
+        axes.barh(places, widths, height=height, color=colour, label=label)
+    axes.set_yticks(range(n), [f"{name_of(row.path)}  {row.kind}" for row in receipt.rows], fontsize=8)
+    axes.set_ylim(n - 0.5, -0.5)  # the first layer on top
+    axes.set(title=title, xlabel="kept for backward (MiB)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(WAYS))
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
