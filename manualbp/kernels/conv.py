@@ -46,7 +46,9 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     (N, C), O, taps = x.shape[:2], delta.shape[1], prod(g.w_size)
     if N == 0:
         return x.new_zeros(O, C // g.groups, *g.w_size)
-    images = min(CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * prod(delta.shape[2:])), N // 4) or 1
+    positions = prod(delta.shape[2:])
+    chunk = CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * positions)
+    images = min(max(chunk, 2 * O // max(positions, 1)), N // 4) or 1  # a piece should be larger than the sum of them
     runs = C >= 16 and (x.stride(1) == 1 or C * taps >= 192)  # of numbers in memory, worth a copy to maps last
     if x.device.type == "cpu" and g.groups == 1 and runs:
         return _maps_last(x, delta, g, images)
@@ -59,10 +61,14 @@ def _maps_last(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     x, delta = x.movedim(1, -1), delta.movedim(1, -1)
     windows = (F.pad(x, (0, 0, *_margins(g))) if any(g.padding) else x).contiguous()
     windows = _unfolded(windows, g, 1).movedim(1 + axes, -1)  # n i j p q c
-    dw = x.new_zeros(O, prod(g.w_size) * C, dtype=wide(x.dtype))
-    for n in range(0, N, images):
+
+    def piece(n: int) -> Tensor:
         rows = delta[n : n + images].reshape(-1, O)
-        dw = dw + _product(rows, windows[n : n + images].reshape(len(rows), -1))
+        return _product(rows, windows[n : n + images].reshape(rows.shape[0], -1)).to(wide(x.dtype))
+
+    dw = piece(0)
+    for n in range(images, N, images):
+        dw = dw.add_(piece(n))
     # The cast stands before the last operation: PyTorch 2.11 compiles a rule that ends in a cast to its own dtype to
     # zeros.
     return dw.to(x.dtype).reshape(O, *g.w_size, C).movedim(-1, 1)
@@ -100,10 +106,11 @@ def _unfolded(windows: Tensor, g: Geometry, first: int) -> Tensor:
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """a^T b of a [K, O] and b [K, M].
 
-    PyTorch leaves float32 on a CPU to MKL, which has half of oneDNN's rate on AMD's. A 1 x 1 convolution is the same
-    product, K being its maps and M its pixels, by oneDNN. It wants a transposed, which pays if b has many columns.
+    PyTorch leaves float32 on a CPU to MKL, which has half of oneDNN's rate on AMD's. A transposed 1 x 1 convolution is
+    the same product by oneDNN: b's rows are maps of M pixels, a is the kernel. Its dilation means nothing; with it
+    PyTorch takes oneDNN in a single thread, too.
     """
     (K, O), M = a.shape, b.shape[1]
-    if M < 192 or b.dtype != torch.float32:
+    if b.dtype != torch.float32 or K * M <= 20480:
         return (b.T @ a).T
-    return F.conv2d(b.view(1, K, M, 1), a.T.reshape(O, K, 1, 1)).view(O, M)
+    return F.conv_transpose2d(b.view(1, K, M, 1), a.reshape(K, O, 1, 1), dilation=(1, 2)).view(O, M)
