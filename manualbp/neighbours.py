@@ -166,13 +166,20 @@ class Neighbours:
         if pool is not None:
             self._took((node, pool), "pool first; keep the pooled output and a byte a window")
             with self.graph.inserting_before(pool):
-                y = self.graph.call_function(fused.activated_pool, (self._module(pool), x, phi))
+                y = self.graph.call_function(fused.activated_pool, (self._module(pool), x, phi, self._flattens(pool)))
             self._replace(pool, y)
             self._replace(node, y)
         elif phi in KEEP_INPUT and not self._in_place(node):
             self.recipes[node] = Recipe(str(phi), 0, plain=True), (x,)
         elif phi == "relu" and all(self._keeps_nothing(user) for user in node.users):
             self._by_bits(node)
+
+    def _flattens(self, node: fx.Node) -> bool:
+        """Whether all that the node's value is for is to be one axis for maps and places."""
+        return all(
+            self.layer(user, nn.Flatten) is not None or user.target in (torch.flatten, "flatten", "view", "reshape")
+            for user in node.users
+        )
 
     def _sum(self, node: fx.Node) -> None:
         """The rectified sum of a residual network: batch norms, an image, an earlier sum."""
@@ -220,7 +227,7 @@ class Neighbours:
             with self.graph.inserting_before(node):
                 y = self.graph.call_function(recorrelated, (self._module(node), x, self._constant(recipe), *sources))
             self._replace(node, y)
-        elif pool is not None and fused.folds(conv, self.layer(pool, nn.AvgPool2d)):
+        elif pool is not None and self.layer(pool, nn.AvgPool2d) and fused.folds(conv, self.layer(pool, nn.AvgPool2d)):
             self._took((node, pool), "are one convolution")
             with self.graph.inserting_before(pool):
                 y = self.graph.call_function(fused.folded, (self._module(node), self._module(pool), x))

@@ -1,6 +1,6 @@
 """The rules, by the names and signatures of torch.nn.functional, and what the lectures have beyond it:
 
-the triple of the convolution, true convolution and connection tables.
+the triple of the convolution, true convolution and connection tables; and two layers in one.
 """
 
 from manualbp.functional.activation import relu, sigmoid, tanh
@@ -16,7 +16,9 @@ from manualbp.functional.elementwise_loss import (
     mse_loss,
     smooth_l1_loss,
 )
+from manualbp.functional.fused_conv_pool import conv2d_avg_pool2d
 from manualbp.functional.fused_norm import activation_conv2d, batch_norm_activation, batch_norm_activation_conv2d
+from manualbp.functional.fused_pool import activation_max_pool2d
 from manualbp.functional.gate import gelu, silu
 from manualbp.functional.hard import hardsigmoid, hardswish, hardtanh, leaky_relu, relu6
 from manualbp.functional.linear import linear
@@ -33,6 +35,7 @@ from manualbp.functional.unpool import max_unpool2d
 
 __all__ = [
     "activation_conv2d",
+    "activation_max_pool2d",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",
@@ -43,6 +46,7 @@ __all__ = [
     "connected_conv2d",
     "conv1d",
     "conv2d",
+    "conv2d_avg_pool2d",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",

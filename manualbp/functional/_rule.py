@@ -65,6 +65,28 @@ class ElementwiseRule(Rule):
         return run(cls, *(batched(a, d) for a, d in zip(args, in_dims, strict=True))), 0
 
 
+class ImagesRule(Rule):
+    """A rule of tensors [N, ...] that treats each of the N images alike, with a `vmap` of its own: more images.
+
+    So its kernel may work in place and write into parts of its result, which vmap cannot follow.
+    """
+
+    generate_vmap_rule = False
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        """The batch of every tensor next to N, and part of it; what is not batched stands in every sample."""
+
+        def batched(a: Any, d: int | None) -> Any:
+            if not isinstance(a, Tensor):
+                return a
+            a = a.movedim(d, 0) if d is not None else a.expand(info.batch_size, *a.shape)
+            return a.flatten(0, 1)
+
+        y = run(cls, *(batched(a, d) for a, d in zip(args, in_dims, strict=True)))
+        return y.unflatten(0, (info.batch_size, y.shape[0] // info.batch_size)), 0
+
+
 def run(rule: type[Rule], *args: Any) -> Any:
     """Apply a rule, with forward mode outside torch.compile, at the precision of its inputs.
 

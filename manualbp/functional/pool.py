@@ -1,72 +1,79 @@
 """Pooling: it learns nothing, the error is sent back to where it came from (lecture 004, eq. 4.8).
 
-Maximum. y[n,c,i,j] = x[n,c] at index[n,c,i,j], the position of the largest value of the window (the first of equals).
-Away from ties the index stands still when x moves a little, so the map is linear in x: take at the index. Its adjoint
+Maximum. y[n,c,i,j] = x[n,c] at place[n,c,i,j], that of the largest value of the window (the first of equals).
+Away from ties the place stands still when x moves a little, so the map is linear in x: take at the place. Its adjoint
 puts delta there and adds up where windows overlap (lecture 001, eq. 1.6): <delta, take x> = <put delta, x>.
+
+The window [n,c,i,j] is known backward, too, so its pixel is all that has to be kept: one byte names up to 256 of them.
+Where positions in the image are asked for, they are kept: index = h W + k.
 
 Mean. y[n,c,i,j] = 1/m^2 sum over the window. Its adjoint spreads delta/m^2 over the window and adds up (lecture 001,
 eq. 1.7): <delta, mean x> = <spread delta, x>. For padded, overhanging or overridden windows m^2 is the divisor there.
 
-Shapes: x [N, C, H, W]; y, delta and index [N, C, I, J]. Letters: kernels.geometry.
+Shapes: x [N, C, H, W]; y, delta and place [N, C, I, J]. Letters: kernels.geometry.
 """
 
 from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.functional._rule import ImagesRule, Rule, refuse_complex, run
 from manualbp.kernels import pool as kernels
 from manualbp.kernels.geometry import Geometry, Places, Size, pooling
 
 
 class MaxPool(Rule):
-    """y = take(x, index), index = argmax of each window. dL/dx = put(delta, index); kept: index, not x."""
+    """y = take(x, place), place = argmax of each window. dL/dx = put(delta, place); kept: place, not x.
+
+    place: a byte, or with as_index the position in the image.
+    """
 
     @staticmethod
-    def forward(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
-        return kernels.max_pool(x, g)
+    def forward(x: Tensor, g: Geometry, as_index: bool) -> tuple[Tensor, Tensor]:
+        y, index = kernels.max_pool(x, g)
+        return y, index if as_index else kernels.in_window(index, g)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, g = inputs
-        _, index = output
+        _, g, _ = inputs
+        _, place = output
         ctx.places = g.places
-        ctx.mark_non_differentiable(index)
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        ctx.mark_non_differentiable(place)
+        ctx.save_for_backward(place)
+        ctx.save_for_forward(place)
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None]:
-        (index,) = ctx.saved_tensors
-        return run(Put, delta, index, ctx.places), None
+    def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None, None]:
+        (place,) = ctx.saved_tensors
+        return run(Put, delta, place, ctx.places), None, None
 
 
 class MaxPoolDual(MaxPool):
-    """Forward mode: the tangent is taken at the same positions."""
+    """Forward mode: the tangent is taken at the same places."""
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> tuple[Tensor, None]:
-        (index,) = ctx.saved_tensors
-        return run(Take, dx, index, ctx.places), None
+    def jvp(ctx: Any, dx: Tensor, *_: None) -> tuple[Tensor, None]:
+        (place,) = ctx.saved_tensors
+        return run(Take, dx, place, ctx.places), None
 
 
-class Take(Rule):
-    """y[n,c,i,j] = x[n,c] at index[n,c,i,j]. dL/dx = put(delta, index); kept: index."""
+class Take(ImagesRule):
+    """y[n,c,i,j] = x[n,c] at place[n,c,i,j]. dL/dx = put(delta, place); kept: place."""
 
     @staticmethod
-    def forward(x: Tensor, index: Tensor, places: Places) -> Tensor:
-        return kernels.take(x, index)
+    def forward(x: Tensor, place: Tensor, places: Places) -> Tensor:
+        return kernels.take(x, place, places)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, ctx.places = inputs
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        _, place, ctx.places = inputs
+        ctx.save_for_backward(place)
+        ctx.save_for_forward(place)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
-        (index,) = ctx.saved_tensors
-        return run(Put, delta, index, ctx.places), None, None
+        (place,) = ctx.saved_tensors
+        return run(Put, delta, place, ctx.places), None, None
 
 
 class TakeDual(Take):
@@ -74,27 +81,27 @@ class TakeDual(Take):
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
-        (index,) = ctx.saved_tensors
-        return run(Take, dx, index, ctx.places)
+        (place,) = ctx.saved_tensors
+        return run(Take, dx, place, ctx.places)
 
 
-class Put(Rule):
-    """dx[n,c] at index[n,c,i,j] += delta[n,c,i,j]. Its derivative by delta takes: take(eps, index); kept: index."""
+class Put(ImagesRule):
+    """dx[n,c] at place[n,c,i,j] += delta[n,c,i,j]. Its derivative by delta takes: take(eps, place); kept: place."""
 
     @staticmethod
-    def forward(delta: Tensor, index: Tensor, places: Places) -> Tensor:
-        return kernels.put(delta, index, places)
+    def forward(delta: Tensor, place: Tensor, places: Places) -> Tensor:
+        return kernels.put(delta, place, places)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, ctx.places = inputs
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        _, place, ctx.places = inputs
+        ctx.save_for_backward(place)
+        ctx.save_for_forward(place)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
-        (index,) = ctx.saved_tensors
-        return run(Take, eps, index, ctx.places), None, None
+        (place,) = ctx.saved_tensors
+        return run(Take, eps, place, ctx.places), None, None
 
 
 class PutDual(Put):
@@ -102,8 +109,8 @@ class PutDual(Put):
 
     @staticmethod
     def jvp(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
-        (index,) = ctx.saved_tensors
-        return run(Put, ddelta, index, ctx.places)
+        (place,) = ctx.saved_tensors
+        return run(Put, ddelta, place, ctx.places)
 
 
 class WindowMean(Rule):
@@ -171,17 +178,19 @@ def max_pool2d(
 
     input [N, C, H, W] or [C, H, W] of any real dtype -> y [N, C, I, J] or [C, I, J]; with return_indices (y, index),
     index int64, positions h W + k in their map. stride None: the kernel's extents. Padding counts as -infinity. At
-    ties the first of equals gets the gradient, NaN wins. Kept for backward: the index (8 bytes an output), not the
-    input. Raises ValueError for settings that do not fit, TypeError for complex numbers.
+    ties the first of equals gets the gradient, NaN wins. Kept for backward, not the input: the place in the window (one
+    byte an output); the index (8 bytes) with return_indices and for windows of more than 256 pixels.
+    Raises ValueError for settings that do not fit, TypeError for complex numbers.
     Source: lecture 001, eq. 1.6; lecture 004, eq. 4.8; derivation at the head of this file.
     """
     refuse_complex("max_pool2d", input=input)
     g = pooling("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     batched = input.ndim == 4
-    y, index = run(MaxPool, input if batched else input.unsqueeze(0), g)
+    as_index = bool(return_indices) or g.w_size[0] * g.w_size[1] > 256
+    y, place = run(MaxPool, input if batched else input.unsqueeze(0), g, as_index)
     if not batched:
-        y, index = y.squeeze(0), index.squeeze(0)
-    return (y, index) if return_indices else y
+        y, place = y.squeeze(0), place.squeeze(0)
+    return (y, place) if return_indices else y
 
 
 def avg_pool2d(

@@ -20,13 +20,15 @@ COUNT = {1: "one int", 2: "one int or two", 3: "one int or three"}
 
 @dataclass(frozen=True)
 class Places:
-    """The image that an index points into, by positions h W + k.
+    """The image that places point into: int64 positions h W + k, or bytes that name a pixel of their window.
 
-    x_size: its extents (H, W). apart: no two positions of one map are equal, as no pixel is in two windows.
+    x_size: its extents (H, W). apart: no two places of one map are equal, as no pixel is in two windows.
+    windows: their geometry, for bytes.
     """
 
     x_size: tuple[int, ...]
     apart: bool
+    windows: "Geometry | None" = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Geometry:
     @property
     def places(self) -> Places:
         """Where the windows' positions point."""
-        return Places(self.x_size, all(s >= reach for s, reach in zip(self.stride, self.reach, strict=True)))
+        apart = all(s >= reach for s, reach in zip(self.stride, self.reach, strict=True))
+        return Places(self.x_size, apart, self)
 
     def _extent(self, axis: int) -> int:
         s, pad, H = self.stride[axis], self.padding[axis], self.x_size[axis]

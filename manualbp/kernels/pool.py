@@ -1,6 +1,7 @@
 """Pooling and its adjoints by PyTorch's forward primitives.
 
-Shapes: x [N, C, H, W]; y, delta and index [N, C, I, J]. An index is a position h W + k in its own map.
+Shapes: x [N, C, H, W]; y, delta, place, index and byte [N, C, I, J]. A place is told in one of two ways: an index is a
+position h W + k in its own map (int64), a byte names the pixel of its own window (uint8).
 """
 
 import torch
@@ -13,28 +14,123 @@ from manualbp.kernels.precision import wide
 # Up to this factor f PyTorch's "nearest" repeats each pixel f times in float32: there f (1 / f), rounded, is 1.
 NEAREST_IS_EXACT = 40
 
+# Windows whose positions are made at a time: 8 bytes each, what a CPU's cache holds.
+PIECE = 2**17
+
 
 def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     """The largest value of each window and its position, the first one of equals."""
     return F.max_pool2d(x, g.w_size, g.stride, g.padding, g.dilation, g.ceil_mode, return_indices=True)
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """y[n, c, i, j] = x[n, c] at index[n, c, i, j]."""
+def in_window(index: Tensor, g: Geometry) -> Tensor:
+    """The pixel of its window that each position is, as a byte: index - start, or where that is too much p Q + q.
+
+    start is the position of the window's first pixel, and index - start = d p W + d q. What fits into a byte is
+    reckoned in bytes, modulo 256.
+    """
+    if _near(g):
+        return index.to(torch.uint8) - _starts(index, g, g.x_size[1], 1, torch.uint8)
+    if index.device.type != "cpu" or torch.compiler.is_compiling():
+        return _number_in_window(index, g)
+    return torch.cat([_number_in_window(piece, g) for piece in index.split(_images(index))])
+
+
+def _number_in_window(index: Tensor, g: Geometry) -> Tensor:
+    """p Q + q = (k - k0) / d + Q (h - h0) / d from the position h W + k, (h0, k0) being the window's first pixel.
+
+    Half a pixel more keeps the quotient off the whole numbers, where it might round up; so does a quarter the result,
+    where it would be rounded down.
+    """
+    (H, W), Q, (d, e) = g.x_size, g.w_size[1], g.dilation
+    k = index.to(torch.float32 if H * W < 2**22 else torch.float64)
+    h = (k + 0.5).div_(W).floor_()
+    number = k.div_(e).add_(h, alpha=Q / d - W / e)
+    return number.sub_(_starts(index, g, Q / d, 1 / e, k.dtype) - 0.25).to(torch.uint8)
+
+
+def _images(like: Tensor) -> int:
+    """How many images have the windows of one piece."""
+    _, C, I, J = like.shape
+    return PIECE // (C * I * J) or 1
+
+
+def in_image(byte: Tensor, g: Geometry, start: Tensor | None = None) -> Tensor:
+    """The positions that the bytes of `in_window` stand for; start: `_least_starts`, where they are known."""
+    W, Q, (d, e) = g.x_size[1], g.w_size[1], g.dilation
+    start = _least_starts(byte, g) if start is None else start
+    step = byte.to(start.dtype)
+    if not _near(g):
+        step = step * e + byte.div(Q, rounding_mode="floor").to(start.dtype) * (d * W - e * Q)
+    return (step + start).to(torch.int64)
+
+
+def _least_starts(like: Tensor, g: Geometry) -> Tensor:
+    """`_starts` as positions, in the least integers that hold one."""
+    H, W = g.x_size
+    least = torch.int16 if H * W < 2**15 else torch.int32 if H * W < 2**31 else torch.int64
+    return _starts(like, g, W, 1, least)
+
+
+def _near(g: Geometry) -> bool:
+    """Whether the distance from the first to the last pixel of a window, by position, is a byte."""
+    (P, Q), (d, e) = g.w_size, g.dilation
+    return d * (P - 1) * g.x_size[1] + e * (Q - 1) < 256
+
+
+def _starts(like: Tensor, g: Geometry, row: float, column: float, dtype: torch.dtype) -> Tensor:
+    """For each window row h + column k, (h, k) its first pixel, to be added to `like` [N, C, I, J] in its layout."""
+    (s, t), (top, left), (C, I, J) = g.stride, g.padding, like.shape[1:]
+    exact = dtype if dtype.is_floating_point else torch.int64
+    i, j = (torch.arange(extent, dtype=exact, device=like.device) for extent in (I, J))
+    start = (((i * s - top) * row)[:, None] + (j * t - left) * column).to(dtype)
+    if like.stride(1) != 1:
+        return start
+    return start[:, :, None].expand(I, J, C).contiguous().permute(2, 0, 1)
+
+
+def _positions(place: Tensor, places: Places) -> Tensor:
+    """Places as positions in the image, whatever they are."""
+    return place if places.windows is None or place.dtype == torch.int64 else in_image(place, places.windows)
+
+
+def take(x: Tensor, place: Tensor, places: Places) -> Tensor:
+    """y[n, c, i, j] = x[n, c] at place[n, c, i, j]."""
+    index = _positions(place, places)
     return x.flatten(2).gather(2, index.flatten(2)).reshape(index.shape)
 
 
-def put(delta: Tensor, index: Tensor, places: Places) -> Tensor:
-    """delta[n, c, i, j] added at index[n, c, i, j]; zero elsewhere: [N, C, H, W]."""
-    if places.apart and delta.shape[0] > 0 and not torch.are_deterministic_algorithms_enabled():
-        # No pixel is in two windows, so nothing adds up. (PyTorch calls this primitive non-deterministic.)
-        return unpool(delta, index, places.x_size)
+def put(delta: Tensor, place: Tensor, places: Places) -> Tensor:
+    """delta[n, c, i, j] added at place[n, c, i, j]; zero elsewhere: [N, C, H, W]."""
     (N, C), (H, W) = delta.shape[:2], places.x_size
+    if places.apart and N > 0 and not torch.are_deterministic_algorithms_enabled():
+        # No pixel is in two windows, so nothing adds up. (PyTorch calls this primitive non-deterministic.)
+        layouts = [f for f in (torch.contiguous_format, torch.channels_last) if delta.is_contiguous(memory_format=f)]
+        plain = place.dtype == torch.int64 or delta.device.type != "cpu" or torch.compiler.is_compiling()
+        if plain or len(layouts) != 1:
+            return unpool(delta, _positions(place, places), places.x_size)
+        return _put_in_pieces(delta, place, places.windows, layouts[0])  # pyright: ignore[reportArgumentType]
+    index = _positions(place, places)
     dtype = wide(delta.dtype)
     channels_last = C > 1 and delta.stride(1) == 1
     dx = delta.new_zeros(N, H * W, C, dtype=dtype).mT if channels_last else delta.new_zeros(N, C, H * W, dtype=dtype)
     dx.scatter_add_(2, index.flatten(2), delta.flatten(2).to(dtype))
     return dx.to(delta.dtype).reshape(N, C, H, W)
+
+
+def _put_in_pieces(delta: Tensor, byte: Tensor, g: Geometry, layout: torch.memory_format) -> Tensor:
+    """`put` where windows lie apart, a few images at a time: their positions are used while in the cache.
+
+    PyTorch gives each piece of the result the layout that it sees in delta: there must be no doubt which.
+    """
+    N, C, *_ = delta.shape
+    dx = torch.empty((N, C, *g.x_size), dtype=delta.dtype, memory_format=layout)
+    start = _least_starts(byte, g)
+    images = _images(delta)
+    for n in range(0, N, images):
+        piece = slice(n, n + images)
+        torch.ops.aten.max_unpool2d.out(delta[piece], in_image(byte[piece], g, start), g.x_size, out=dx[piece])
+    return dx
 
 
 def unpool(x: Tensor, index: Tensor, y_size: tuple[int, ...]) -> Tensor:

@@ -2,7 +2,8 @@
 
 Constructor, initialisation, state_dict and repr are torch.nn's, and `isinstance(layer, torch.nn.Conv2d)` holds. What a
 layer keeps for backward, what it refuses and where its formula comes from stands at the function that it calls. Two
-layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables.
+layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables. Two are made of two layers
+each, which they compute in one: ActivationMaxPool2d and Conv2dAvgPool2d.
 """
 
 from manualbp.nn.activation import (
@@ -24,6 +25,7 @@ from manualbp.nn.activation import (
 )
 from manualbp.nn.connected import LENET5_C3, ConnectedConv2d, random_connections
 from manualbp.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, TrueConv2d
+from manualbp.nn.fused import ActivationMaxPool2d, Conv2dAvgPool2d
 from manualbp.nn.linear import Linear
 from manualbp.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from manualbp.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
@@ -43,6 +45,7 @@ __all__ = [
     "ELU",
     "GELU",
     "LENET5_C3",
+    "ActivationMaxPool2d",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "AvgPool2d",
@@ -55,6 +58,7 @@ __all__ = [
     "ConstantPad2d",
     "Conv1d",
     "Conv2d",
+    "Conv2dAvgPool2d",
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",

@@ -2,7 +2,14 @@
 
 from tests.cases.activation import ELEMENTWISE
 from tests.cases.conv import CONNECT, CONV1D, CONV2D, CONV3D, CONVOLVE, LINEAR, TRANSPOSED, TRIPLE
-from tests.cases.fused import ACTIVATION_CONV2D, BATCH_NORM_ACTIVATION, BATCH_NORM_ACTIVATION_CONV2D, RELU_BITS
+from tests.cases.fused import (
+    ACTIVATION_CONV2D,
+    ACTIVATION_MAX_POOL2D,
+    BATCH_NORM_ACTIVATION,
+    BATCH_NORM_ACTIVATION_CONV2D,
+    CONV2D_AVG_POOL2D,
+    RELU_BITS,
+)
 from tests.cases.loss import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, L1_LOSS, MSE_LOSS, NLL_LOSS, SMOOTH_L1_LOSS
 from tests.cases.make import Case
 from tests.cases.norm import BATCH_NORM, GROUP_NORM, LAYER_NORM
@@ -18,6 +25,8 @@ CASES = [
     *CONVOLVE,
     *CONNECT,
     *MAX_POOL2D,
+    *ACTIVATION_MAX_POOL2D,
+    *CONV2D_AVG_POOL2D,
     *AVG_POOL2D,
     *PAD,
     *ADAPTIVE_AVG_POOL2D,

@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as T
 from torch import Tensor
 
-from tests.cases.make import ORACLES, Case, fixed, normal, together
+from tests.cases.make import ORACLES, Case, distinct, fixed, normal, together
 from tests.cases.norm import batch_norm, statistics
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {
@@ -122,4 +122,52 @@ ACTIVATION_CONV2D = [
 
 RELU_BITS = [
     Case("relu_bits", str(x), normal(*x)) for x in [(3,), (2, 8), (2, 3, 5), (2, 3, 4, 5), (2, 2, 3, 1, 2), (), (16,)]
+]
+
+
+def activated_then_pooled(x: Tensor, activation: str, *how: Any, **more: Any) -> Tensor:
+    return T.max_pool2d(getattr(T, activation)(x), *how, **more)
+
+
+def convolved_then_pooled(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    kernel_size: Any = 2,
+    pool_stride: Any = None,
+) -> Tensor:
+    return T.avg_pool2d(T.conv2d(x, w, b, stride, padding, dilation, groups), kernel_size, pool_stride)
+
+
+ORACLES |= {"activation_max_pool2d": activated_then_pooled, "conv2d_avg_pool2d": convolved_then_pooled}
+
+ACTIVATION_MAX_POOL2D = [
+    Case("activation_max_pool2d", f"{phi}, {name}", together(distinct(*x), fixed(phi, *how)), kwargs)
+    for phi, name, x, how, kwargs in [
+        ("sigmoid", "tiles", (2, 2, 6, 4), (2,), {}),
+        ("tanh", "pixels over", (2, 2, 5, 5), (2,), {"ceil_mode": True}),
+        ("relu", "overlap", (2, 2, 7, 6), (3, 2, 1), {}),
+        ("sigmoid", "dilation", (1, 2, 8, 7), ((3, 2), (2, 1), 0, (2, 3)), {}),
+        ("relu", "unbatched", (2, 6, 5), (2,), {}),
+    ]
+]
+
+
+def pooled(name: str, x: tuple[int, ...], w: tuple[int, ...], bias: bool, *how: Any) -> Case:
+    b = normal(w[0]) if bias else fixed(None)
+    return Case("conv2d_avg_pool2d", name, together(normal(*x), normal(*w), b, fixed(*how)))
+
+
+CONV2D_AVG_POOL2D = [
+    pooled("plain", (2, 3, 8, 6), (4, 3, 3, 3), True),
+    pooled("no bias, windows that overlap", (2, 2, 8, 9), (3, 2, 2, 3), False, 1, 1, 1, 1, (3, 2), (2, 1)),
+    pooled("windows with gaps, pixels that none sees", (2, 2, 9, 12), (3, 2, 2, 1), True, 1, 0, 1, 1, 2, 4),
+    pooled("stride, padding, dilation", (2, 2, 14, 12), (3, 2, 3, 2), True, (2, 3), (2, 1), (1, 2)),
+    pooled("groups", (2, 4, 7, 6), (6, 2, 2, 2), True, 2, 1, 2, 2, 2, 1),
+    pooled("padding same, even kernel", (2, 2, 6, 5), (3, 2, 2, 4), True, 1, "same", (2, 1), 1, 2),
+    pooled("unbatched, padding valid, window of 1", (2, 5, 4), (3, 2, 3, 2), False, 1, "valid", 1, 1, (1, 3)),
 ]

@@ -14,6 +14,7 @@ MAX_POOL2D = [
         ("dilation", (2, 2, 8, 9), {"kernel_size": (3, 2), "stride": (2, 1), "dilation": (2, 3)}),
         ("ceil_mode", (2, 2, 7, 6), {"kernel_size": 2, "ceil_mode": True}),
         ("ceil_mode, padding", (2, 2, 6, 5), {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": True}),
+        ("window of 257 pixels from end to end", (1, 1, 1, 259), {"kernel_size": (1, 3), "stride": 1, "dilation": 128}),
         ("window = image", (2, 2, 4, 3), {"kernel_size": (4, 3)}),
         ("1x1", (2, 2, 3, 4), {"kernel_size": 1}),
         ("return_indices", (2, 2, 7, 6), {"kernel_size": 3, "stride": 2, "padding": 1, "return_indices": True}),

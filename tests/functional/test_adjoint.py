@@ -22,6 +22,7 @@ from manualbp.kernels.pad import Margins
 from manualbp.kernels.resize import Resize
 from tests.cases import Case
 from tests.cases.conv import CONNECT, TRANSPOSED, TRIPLE
+from tests.cases.fused import CONV2D_AVG_POOL2D
 from tests.cases.pool import AVG_POOL2D, MAX_POOL2D, PAD
 from tests.checks import EXACT, random_like
 from tests.kernels.test_reference import pool_inputs
@@ -97,7 +98,20 @@ def test_take_and_put(case: Case, device: str) -> None:
     x = x.to(device)
     y, index = pool_kernels.max_pool(x, g)
     delta, other = random_like(y), random_like(x, seed=5)
-    equal(inner(delta, run(Take, other, index, g.places)), inner(run(Put, delta, index, g.places), other), delta, other)
+    for place in (index, pool_kernels.in_window(index, g)):
+        taken, put = run(Take, other, place, g.places), run(Put, delta, place, g.places)
+        equal(inner(delta, taken), inner(put, other), delta, other)
+
+
+@pytest.mark.parametrize("case", CONV2D_AVG_POOL2D, ids=str)
+def test_folded_convolution(case: Case, device: str) -> None:
+    """<delta, mean of correlate(x, w)> is linear in w, too: <gradient by w, w> + <delta, b on every map>."""
+    x, w, b, *how = case.inputs(device)
+    y = F.conv2d_avg_pool2d(x.detach(), w, b, *how)
+    delta = random_like(y)
+    (dw,) = torch.autograd.grad(y, w, delta)
+    of_b = 0.0 if b is None else inner(delta, b.detach().view(-1, 1, 1).expand_as(delta))
+    equal(inner(delta, y.detach()), inner(dw, w.detach()) + of_b, delta, w.detach(), x.detach())
 
 
 @pytest.mark.parametrize("case", AVG_POOL2D, ids=str)

@@ -60,7 +60,11 @@ def data(*tensors: Tensor) -> set[int]:
 def test_pooling_keeps_no_image() -> None:
     (x,) = inputs((2, 3, 6, 6), needed="1")
     _, saved = kept(lambda x: F.max_pool2d(x, 2), x)
+    assert [(t.dtype, t.shape) for t in saved] == [(torch.uint8, (2, 3, 3, 3))]
+    _, saved = kept(lambda x: F.max_pool2d(x, 2, return_indices=True)[0], x)
     assert [(t.dtype, t.shape) for t in saved] == [(torch.int64, (2, 3, 3, 3))]
+    _, saved = kept(lambda x: F.max_pool2d(x, 17), torch.randn(2, 3, 17, 17, requires_grad=True))
+    assert [(t.dtype, t.shape) for t in saved] == [(torch.int64, (2, 3, 1, 1))]
     for mean in (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), lambda x: F.pad(x, (1, 1), "circular")):
         assert kept(mean, x[0])[1] == []
     _, saved = kept(lambda x: F.adaptive_max_pool2d(x, 4), x)
@@ -69,6 +73,22 @@ def test_pooling_keeps_no_image() -> None:
     assert data(*kept(lambda x: F.max_unpool2d(x, index, 2), x)[1]) == data(index)
     for linear in (lambda x: F.adaptive_avg_pool2d(x, 4), lambda x: F.interpolate(x, 4, mode="bilinear")):
         assert kept(linear, x)[1] == []
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+def test_activation_and_pooling_keep_a_byte_beside_the_output(activation: str) -> None:
+    (x,) = inputs((2, 3, 6, 6), needed="1")
+    y, saved = kept(lambda x: F.activation_max_pool2d(x, activation, 2), x)
+    assert sorted((str(t.dtype), t.shape) for t in saved) == [("torch.float32", y.shape), ("torch.uint8", y.shape)]
+    assert data(*[t for t in saved if t.dtype == y.dtype]) == data(y)
+
+
+@pytest.mark.parametrize(("needed", "which"), [("111", "xw"), ("100", "w"), ("010", "x"), ("001", "")])
+def test_convolution_and_mean_keep_the_input_and_the_folded_kernel(needed: str, which: str) -> None:
+    x, w, b = inputs(*CONV, needed=needed)
+    _, saved = kept(F.conv2d_avg_pool2d, x, w, b)
+    shapes = {"x": x.shape, "w": (4, 3, 4, 4)}  # and the box, if the gradient of w is asked for
+    assert [t.shape for t in saved if t.shape != (3, 1, 2, 2)] == [shapes[name] for name in which]
 
 
 def test_the_gradient_of_a_global_average_is_one_number_a_map() -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as T
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
-from manualbp.functional import elementwise_loss
+from manualbp.functional import elementwise_loss, fused_conv_pool
 from manualbp.functional.activation import Sigmoid
 from manualbp.functional.conv import Correlate, FullConvolve
 from manualbp.functional.norm import Normalise
@@ -22,9 +22,10 @@ from tests import checks
 from tests.cases import Case
 from tests.cases.activation import ELEMENTWISE
 from tests.cases.conv import CONV2D, TRANSPOSED
+from tests.cases.fused import CONV2D_AVG_POOL2D
 from tests.cases.loss import BINARY_CROSS_ENTROPY, SMOOTH_L1_LOSS
 from tests.cases.norm import BATCH_NORM
-from tests.cases.pool import AVG_POOL2D
+from tests.cases.pool import AVG_POOL2D, MAX_POOL2D
 from tests.cases.resize import ADAPTIVE_AVG_POOL2D, INTERPOLATE
 
 right = {name: getattr(module, name) for module, name in [
@@ -32,6 +33,7 @@ right = {name: getattr(module, name) for module, name in [
     (conv, "full_convolve"),
     (conv, "kernel_gradient"),
     (pool, "window_spread"),
+    (fused_conv_pool, "_spread"),
     (activation, "sigmoid_slope"),
     (activation, "inside_slope"),
     (activation, "gelu_slope"),
@@ -55,6 +57,17 @@ def resized_back(delta: Tensor, H: int, W: int, r: Resize) -> Tensor:
     """The adjoint of an interpolation taken for the interpolation the other way."""
     s = delta[0, 0].numel() / (H * W)
     return T.interpolate(delta, (H, W), mode=r.mode, align_corners=r.align_corners) * s
+
+
+def start_forgotten(byte: Tensor, g: Geometry, start: Tensor | None = None) -> Tensor:
+    """The place in the window taken for the position in the image."""
+    return byte.long()
+
+
+def box_as_it_stands(w: Tensor, g: Geometry, windows: Geometry) -> Geometry:
+    """The windows of the pooling put side by side on the image, as if the convolution had no stride."""
+    right_spread = right["_spread"](w, g, windows)
+    return replace(right_spread, dilation=(1,) * len(right_spread.dilation))
 
 
 def equal_tiles(delta: Tensor, windows: Windows) -> Tensor:
@@ -147,6 +160,8 @@ NORM = BATCH_NORM[2]
 PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]]] = [
     (conv, "full_convolve", not_rotated, CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (pool, "window_spread", not_divided, AVERAGE, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (pool, "in_image", start_forgotten, MAX_POOL2D[0], {checks.equals_pytorch, checks.passes_gradcheck}),
+    (fused_conv_pool, "_spread", box_as_it_stands, CONV2D_AVG_POOL2D[3], {checks.equals_pytorch}),
     (resize, "interpolate_adjoint", resized_back, RESIZED, {checks.equals_pytorch, checks.passes_gradcheck}),
     (adaptive, "spread", equal_tiles, OVERLAPPING, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Sigmoid, "backward", staticmethod(no_slope), SIGMOID, {checks.equals_pytorch, checks.passes_gradcheck}),

@@ -197,6 +197,8 @@ EMPTY = [
     ("max_pool2d", ((0, 3, 6, 5),), {"kernel_size": 2}),
     ("max_pool2d", ((0, 3, 6, 5),), {"kernel_size": 3, "stride": 1}),
     ("avg_pool2d", ((0, 3, 6, 5),), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ("activation_max_pool2d", ((0, 3, 6, 5),), {"activation": "tanh", "kernel_size": 2}),
+    ("conv2d_avg_pool2d", ((0, 3, 8, 7), (4, 3, 3, 2), (4,)), {"stride": 2, "padding": 1}),
     ("adaptive_avg_pool2d", ((0, 3, 6, 5),), {"output_size": 1}),
     ("adaptive_avg_pool2d", ((0, 3, 6, 5),), {"output_size": (3, 4)}),
     ("adaptive_max_pool2d", ((0, 3, 6, 5),), {"output_size": (3, 5)}),

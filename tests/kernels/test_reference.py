@@ -87,11 +87,53 @@ def test_max_pool(case: Case, layout: torch.memory_format) -> None:
     for fast, slow in zip(conv_values, reference.max_pool(x.tolist(), g), strict=True):
         assert torch.equal(fast, tensor(slow, fast))
     delta = random_like(y).contiguous(memory_format=layout)
-    dx = pool.put(delta, index, g.places)
-    assert distance(dx, tensor(reference.put(delta.tolist(), index.tolist(), g), delta)) <= EXACT
-    if y.shape[2:].numel() > 1:  # a single pixel has no layout
-        assert dx.is_contiguous(memory_format=layout)
-    assert torch.equal(pool.take(x, index), y)
+    byte = pool.in_window(index, g)
+    assert byte.dtype == torch.uint8
+    assert torch.equal(pool.in_image(byte, g), index)
+    for place in (index, byte):
+        dx = pool.put(delta, place, g.places)
+        assert distance(dx, tensor(reference.put(delta.tolist(), index.tolist(), g), delta)) <= EXACT
+        if y.shape[2:].numel() > 1:  # a single pixel has no layout
+            assert dx.is_contiguous(memory_format=layout)
+        assert torch.equal(pool.take(x, place, g.places), y)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("width", [9, 127, 128, 255, 256, 257, 300])
+@pytest.mark.parametrize(
+    ("window", "steps"),
+    [
+        (2, (2, 0, 1)),
+        (3, (2, 1, 1)),
+        ((16, 16), ((3, 5), 8, 1)),
+        ((3, 2), (1, (1, 0), (2, 3))),
+        ((2, 9), (4, (1, 4), 4)),
+    ],
+    ids=str,
+)
+def test_bytes_of_wide_images(window: Any, steps: Any, width: int, layout: torch.memory_format) -> None:
+    """Where the distance in a window is a byte, and where it is not; images put in pieces and in one."""
+    x = random_like(torch.empty(5, 2, 19, max(width, 33))).contiguous(memory_format=layout)
+    g = pooling("test", x.shape, window, *steps, False)
+    y, index = pool.max_pool(x, g)
+    byte = pool.in_window(index, g)
+    assert torch.equal(pool.in_image(byte, g), index)
+    assert torch.equal(pool.take(x, byte, g.places), y)
+    delta = random_like(y).contiguous(memory_format=layout)
+    assert torch.equal(pool.put(delta, byte, g.places), pool.put(delta, index, g.places))
+
+
+def test_pieces_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in (8, 300):
+        x = random_like(torch.empty(5, 2, 6, width)).contiguous(memory_format=torch.channels_last)
+        g = pooling("test", x.shape, 2, 2, 0, 1, False)
+        y, index = pool.max_pool(x, g)
+        for piece in (1, 2 * y[0].numel(), 2**17):
+            monkeypatch.setattr(pool, "PIECE", piece)
+            byte = pool.in_window(index, g)
+            assert byte.is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(pool.in_image(byte, g), index)
+            assert torch.equal(pool.put(y, byte, g.places), pool.put(y, index, g.places))
 
 
 @pytest.mark.parametrize("case", AVG_POOL2D, ids=str)
