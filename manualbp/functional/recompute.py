@@ -17,8 +17,10 @@ Shapes: x, z, a, y, delta [N, C, H, W]; s, t [C]. Letters: phi the activation, d
 Sources: lecture 002, eq. 2.4; Chen et al. 2016, sec. 3 (computing again what is cheap instead of keeping it).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as T
@@ -33,20 +35,25 @@ from manualbp.functional.hard import Hardswish, HardswishSlope, Hardtanh, Inside
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry
 
-# phi by its name: as a kernel, as a rule with what follows z among its arguments, and dz = delta phi'(z).
+
+class Activation(NamedTuple):
+    """phi as a kernel; as a rule, with what follows z among its arguments; its slope, a rule of delta and of a or z."""
+
+    kernel: Callable[[Tensor], Tensor]
+    rule: tuple[Any, ...]
+    slope: tuple[Any, ...]
+    of_output: bool  # the slope is written in a
+
+
 ACTIVATIONS = {
-    "relu": (torch.relu, (ReLU,), lambda delta, z: run(ReLUSlope, delta, run(ReLU, z))),
-    "relu6": (T.relu6, (Hardtanh, 0.0, 6.0), lambda delta, z: run(InsideSlope, delta, z, 0.0, 6.0, 1.0)),
-    "sigmoid": (torch.sigmoid, (Sigmoid,), lambda delta, z: run(SigmoidSlope, delta, run(Sigmoid, z))),
-    "tanh": (torch.tanh, (Tanh,), lambda delta, z: run(TanhSlope, delta, run(Tanh, z))),
-    "gelu": (T.gelu, (GELU,), lambda delta, z: run(GELUSlope, delta, z)),
-    "gelu_tanh": (
-        lambda z: T.gelu(z, approximate="tanh"),
-        (GELUTanh,),
-        lambda delta, z: run(GateSlope, delta, z, *GELU_TANH),
-    ),
-    "silu": (T.silu, (SiLU,), lambda delta, z: run(GateSlope, delta, z, *SILU)),
-    "hardswish": (T.hardswish, (Hardswish,), lambda delta, z: run(HardswishSlope, delta, z)),
+    "relu": Activation(torch.relu, (ReLU,), (ReLUSlope,), True),
+    "relu6": Activation(T.relu6, (Hardtanh, 0.0, 6.0), (InsideSlope, 0.0, 6.0, 1.0), True),
+    "sigmoid": Activation(torch.sigmoid, (Sigmoid,), (SigmoidSlope,), True),
+    "tanh": Activation(torch.tanh, (Tanh,), (TanhSlope,), True),
+    "gelu": Activation(T.gelu, (GELU,), (GELUSlope,), False),
+    "gelu_tanh": Activation(partial(T.gelu, approximate="tanh"), (GELUTanh,), (GateSlope, *GELU_TANH), False),
+    "silu": Activation(T.silu, (SiLU,), (GateSlope, *SILU), False),
+    "hardswish": Activation(T.hardswish, (Hardswish,), (HardswishSlope,), False),
 }
 
 
@@ -77,8 +84,20 @@ class Recipe:
 
     def value(self, *sources: Tensor) -> Tensor:
         """a."""
-        _, (rule, *settings), _ = ACTIVATIONS[self.activation]
-        return run(rule, self.sum(*sources), *settings)
+        z = self.sum(*sources)
+        if self.activation == "relu" and self.terms and not torch.is_grad_enabled():
+            return z.relu_()  # z is new, and nothing keeps it
+        return self.activated(z)
+
+    def activated(self, z: Tensor) -> Tensor:
+        """phi(z)."""
+        rule, *settings = ACTIVATIONS[self.activation].rule
+        return run(rule, z, *settings)
+
+    def slope(self, delta: Tensor, told_by: Tensor) -> Tensor:
+        """delta phi'(z), told by a or by z."""
+        rule, *settings = ACTIVATIONS[self.activation].slope
+        return run(rule, delta, told_by, *settings)
 
 
 class Reactivate(Rule):
@@ -86,8 +105,7 @@ class Reactivate(Rule):
 
     @staticmethod
     def forward(z: Tensor, recipe: Recipe, *sources: Tensor) -> Tensor:
-        kernel, _, _ = ACTIVATIONS[recipe.activation]
-        return kernel(z)
+        return ACTIVATIONS[recipe.activation].kernel(z)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -97,9 +115,9 @@ class Reactivate(Rule):
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        sources = ctx.saved_tensors
-        _, _, slope = ACTIVATIONS[ctx.recipe.activation]
-        return slope(delta, ctx.recipe.sum(*sources)), None, *[None] * len(sources)
+        recipe, sources = ctx.recipe, ctx.saved_tensors
+        again = recipe.value if ACTIVATIONS[recipe.activation].of_output else recipe.sum
+        return recipe.slope(delta, again(*sources)), None, *[None] * len(sources)
 
 
 class ReactivateDual(Reactivate):
@@ -107,9 +125,8 @@ class ReactivateDual(Reactivate):
 
     @staticmethod
     def jvp(ctx: Any, dz: Tensor, *_: Any) -> Tensor:
-        (z,) = ctx.saved_tensors
-        _, _, slope = ACTIVATIONS[ctx.recipe.activation]
-        return slope(dz, z)
+        recipe, (z,) = ctx.recipe, ctx.saved_tensors
+        return recipe.slope(dz, recipe.activated(z) if ACTIVATIONS[recipe.activation].of_output else z)
 
 
 class Recorrelate(Rule):
