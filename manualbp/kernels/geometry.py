@@ -20,7 +20,7 @@ COUNT = {1: "one int", 2: "one int or two", 3: "one int or three"}
 
 @dataclass(frozen=True)
 class Places:
-    """The image that places point into: int64 positions h W + k, or bytes that name a pixel of their window.
+    """The image that places point into: int64 positions h W + k, or bytes that tell apart the pixels of a window.
 
     x_size: its extents (H, W). apart: no two places of one map are equal, as no pixel is in two windows.
     windows: their geometry, for bytes.

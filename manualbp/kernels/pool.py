@@ -1,7 +1,7 @@
 """Pooling and its adjoints by PyTorch's forward primitives.
 
 Shapes: x [N, C, H, W]; y, delta, place, index and byte [N, C, I, J]. A place is told in one of two ways: an index is a
-position h W + k in its own map (int64), a byte names the pixel of its own window (uint8).
+position h W + k in its own map (int64), a byte tells the pixels of its own window apart (uint8).
 """
 
 import torch
@@ -24,13 +24,13 @@ def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
 
 
 def in_window(index: Tensor, g: Geometry) -> Tensor:
-    """The pixel of its window that each position is, as a byte: index - start, or where that is too much p Q + q.
+    """A byte for each position: the position modulo 256, or where that is too little p Q + q.
 
-    start is the position of the window's first pixel, and index - start = d p W + d q. What fits into a byte is
-    reckoned in bytes, modulo 256.
+    The window's first pixel has the position start, and index - start = d p W + d q. If that is always less than 256,
+    the index modulo 256 tells it, as start is known.
     """
     if _near(g):
-        return index.to(torch.uint8) - _starts(index, g, g.x_size[1], 1, torch.uint8)
+        return index.to(torch.uint8)
     if index.device.type != "cpu" or torch.compiler.is_compiling():
         return _number_in_window(index, g)
     return torch.cat([_number_in_window(piece, g) for piece in index.split(_images(index))])
@@ -59,9 +59,10 @@ def in_image(byte: Tensor, g: Geometry, start: Tensor | None = None) -> Tensor:
     """The positions that the bytes of `in_window` stand for; start: `_least_starts`, where they are known."""
     W, Q, (d, e) = g.x_size[1], g.w_size[1], g.dilation
     start = _least_starts(byte, g) if start is None else start
-    step = byte.to(start.dtype)
-    if not _near(g):
-        step = step * e + byte.div(Q, rounding_mode="floor").to(start.dtype) * (d * W - e * Q)
+    if _near(g):
+        step = (byte - start.to(torch.uint8)).to(start.dtype)  # bytes are reckoned modulo 256
+    else:
+        step = byte.to(start.dtype) * e + byte.div(Q, rounding_mode="floor").to(start.dtype) * (d * W - e * Q)
     return (step + start).to(torch.int64)
 
 

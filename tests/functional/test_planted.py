@@ -150,7 +150,7 @@ def by_pytorch(delta: Tensor, y: Tensor) -> Tensor:
 
 
 CONV, SPREAD = CONV2D[0], next(case for case in TRANSPOSED if case.name == "stride > kernel")
-AVERAGE = AVG_POOL2D[2]
+AVERAGE, WIDE = AVG_POOL2D[2], next(case for case in MAX_POOL2D if "257" in case.name)
 RESIZED = INTERPOLATE[6]
 OVERLAPPING = ADAPTIVE_AVG_POOL2D[2]
 SIGMOID = ELEMENTWISE[0]
@@ -160,7 +160,7 @@ NORM = BATCH_NORM[2]
 PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]]] = [
     (conv, "full_convolve", not_rotated, CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (pool, "window_spread", not_divided, AVERAGE, {checks.equals_pytorch, checks.passes_gradcheck}),
-    (pool, "in_image", start_forgotten, MAX_POOL2D[0], {checks.equals_pytorch, checks.passes_gradcheck}),
+    (pool, "in_image", start_forgotten, WIDE, {checks.equals_pytorch}),
     (fused_conv_pool, "_spread", box_as_it_stands, CONV2D_AVG_POOL2D[3], {checks.equals_pytorch}),
     (resize, "interpolate_adjoint", resized_back, RESIZED, {checks.equals_pytorch, checks.passes_gradcheck}),
     (adaptive, "spread", equal_tiles, OVERLAPPING, {checks.equals_pytorch, checks.passes_gradcheck}),
