@@ -49,8 +49,8 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     positions = prod(delta.shape[2:])
     chunk = CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * positions)
     images = min(max(chunk, 2 * O // max(positions, 1)), N // 4) or 1  # a piece should be larger than the sum of them
-    runs = C >= 16 and (x.stride(1) == 1 or C * taps >= 192)  # of numbers in memory, worth a copy to maps last
-    if x.device.type == "cpu" and g.groups == 1 and runs:
+    last = x.stride(1) == 1 or (C >= 16 and C * taps >= 192)  # where they lie so, or it is worth a copy
+    if x.device.type == "cpu" and g.groups == 1 and last:
         return _maps_last(x, delta, g, images)
     return _maps_first(x, delta, g, images)
 
