@@ -58,7 +58,7 @@ def build_parser() -> Parser:
         "memory",
         help="what each layer keeps in memory for the backward pass",
         description="Print what each layer of a network keeps in memory for the backward pass, in bytes: in PyTorch, "
-        "on the rules derived by hand, and why.",
+        "on the rules derived by hand, with neighbouring layers taken together (fused), and why.",
         epilog=EXAMPLE,
         allow_abbrev=False,
     )

@@ -1,9 +1,11 @@
-"""The receipt: what each layer keeps in memory for the backward pass, in PyTorch and by hand, and why."""
+"""The receipt: what each layer keeps in memory for the backward pass, in PyTorch, by hand and fused, and why."""
 
 import copy
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -13,8 +15,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from manualbp import nn as by_hand_layers
 from manualbp.convert import LAYERS, NO_ARITHMETIC, convert, refuse_no_module, restore
 from manualbp.coverage import coverage, tensors_in
+from manualbp.fuse import FusedForward, fuse, unfuse
 
-WAYS = {"pytorch": "PyTorch", "by_hand": "by hand"}  # the columns, and their titles
+WAYS = {"pytorch": "PyTorch", "by_hand": "by hand", "fused": "fused"}  # the columns, and their titles
 TORCH = {by_hand_class: torch_class for torch_class, by_hand_class in LAYERS.items()}
 MODEL, X = "the model", "x"  # where storages are counted that are there anyway
 
@@ -23,6 +26,7 @@ OUTPUT = {"output": "output: it tells the slope", "other": "a copy of the output
 INPUT = {"input": "input: the output does not tell the slope", "other": "a copy of the input: works in place"}
 NORM = {"input": "input, for its distance from the mean", "other": "mean and deviation"}
 PLACES = dict.fromkeys(("input", "output", "other"), "place of each maximum ({dtype})")
+BITS = {"output": "output: it tells the slope", "other": "a bit a number: what the slope is"}
 LINEAR = {"nothing": "linear, its factors are constants"}
 PAIR = {"input": "input and target", "other": "made of the target and the weights"}
 WHY = {  # by the class's name: what is kept, by its role in the layer's forward pass
@@ -30,7 +34,8 @@ WHY = {  # by the class's name: what is kept, by its role in the layer's forward
     **dict.fromkeys(["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"], PRODUCT),
     "TrueConv2d": {**PRODUCT, "other": "the rotated kernel, for the input's gradient"},
     "ConnectedConv2d": {**PRODUCT, "other": "the dense kernel, for the input's gradient"},
-    **dict.fromkeys(["Sigmoid", "Tanh", "ReLU", "ReLU6", "Hardtanh", "Softmax", "LogSoftmax"], OUTPUT),
+    **dict.fromkeys(["Sigmoid", "Tanh", "Hardtanh", "Softmax", "LogSoftmax"], OUTPUT),
+    **dict.fromkeys(["ReLU", "ReLU6"], BITS),
     **dict.fromkeys(["GELU", "SiLU", "ELU", "Softplus", "Hardsigmoid", "Hardswish"], INPUT),
     "LeakyReLU": {**OUTPUT, "input": "input: negative_slope is negative", "other": "a copy: works in place"},
     **dict.fromkeys(["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm"], NORM),
@@ -42,6 +47,15 @@ WHY = {  # by the class's name: what is kept, by its role in the layer's forward
     **dict.fromkeys(["CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "BCEWithLogitsLoss"], PAIR),
     "NLLLoss": {**PAIR, "input": "target"},
 }
+AGAIN = dict.fromkeys(("input", "output", "other"), "what its input is computed from again")
+STEPS = {  # by the function's name that a fused model calls in place of its layers, as WHY
+    "normalised": {**NORM, "output": "what it comes to, map by map"},
+    "reactivated": AGAIN,
+    "recorrelated": AGAIN,
+    "rectified": BITS,
+    "activated_pool": {**PLACES, "output": "pooled output: it tells the slope"},
+    "folded": {**PRODUCT, "other": "the kernel of the two layers in one"},
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class Kept:
     """A storage that a layer keeps: "input", "output" or "other" in its forward pass, or the name of a parameter.
 
     counted_at: the layer that kept it first, "x" or "the model" (parameters and buffers); None where it counts here.
+    step: where the layer was run together with others, the function of manualbp.nn that did it.
     """
 
     role: str
@@ -56,11 +71,12 @@ class Kept:
     dtype: str
     bytes: int
     counted_at: str | None
+    step: str | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer: `path` in the model ("" for the model itself), its class, what it keeps each way, and why by hand."""
+    """A layer: `path` in the model ("" for the model itself), its class, what it keeps each way, and why fused."""
 
     path: str
     kind: str
@@ -73,7 +89,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What is kept for the backward pass, a row a layer, each way ("pytorch", "by_hand"); prints as a table, in bytes.
+    """What is kept for the backward pass, a row a layer, each way; prints as a table, in bytes.
+
+    The ways: "pytorch", "by_hand" and "fused".
 
     model_bytes and input_bytes: parameters and buffers, and the input x. They are there anyway, and in no sum.
     """
@@ -96,7 +114,7 @@ class Receipt:
             again = any(kept.counted_at not in (None, MODEL, X) for kept in row.kept[way])
             return f"{row.bytes(way):,}" + ("*" if again else " ")
 
-        lines = [("layer", "kind", *(f"{title} " for title in WAYS.values()), "kept by hand")]
+        lines = [("layer", "kind", *(f"{title} " for title in WAYS.values()), "kept, fused")]
         for row in self.rows:
             lines.append((name_of(row.path), row.kind, *(number(row, way) for way in WAYS), row.why))
         totals = self.totals
@@ -125,14 +143,16 @@ def name_of(path: str) -> str:
 
 
 def memory(model: nn.Module, x: Tensor) -> Receipt:
-    """What each layer of `model` keeps for the backward pass of `model(x)`, in PyTorch and by hand. -> a Receipt.
+    """What each layer of `model` keeps for the backward pass of `model(x)`, in PyTorch, by hand, fused. -> a Receipt.
 
-    Two forward passes, in the mode that the model is in: with torch.nn's layers, and after `convert`. Both run on
-    copies of the model and of x; the model, x and the state of PyTorch's random generators stay as they are (the
-    model's own hooks are called). Counted are the bytes of the distinct storages that the graph of the result holds,
-    each for the innermost module that was running when it was first kept; what is kept by other means than autograd's
-    saved tensors, as checkpoints do, is not seen. A layer of manualbp.nn that torch.nn has not, and what a forward
-    calls in manualbp.functional, is by hand both ways.
+    Three forward passes, in the mode that the model is in: with torch.nn's layers, after `convert`, and after `convert`
+    and `fuse`. All run on copies of the model and of x; the model, x and the state of PyTorch's random generators stay
+    as they are (the model's own hooks are called). Counted are the bytes of the distinct storages that the graph of the
+    result holds, each for the innermost module that was running when it was first kept; what is kept by other means
+    than autograd's saved tensors, as checkpoints do, is not seen. What layers keep that are run together counts for the
+    one that the step stands for; a function in a fused forward counts for the outermost module that `fuse` could
+    follow. A layer of manualbp.nn that torch.nn has not, and what a forward calls in manualbp.functional, is by hand
+    all ways.
 
     Raises TypeError where model is no torch.nn.Module or x no tensor, ValueError where nothing that the model returns
     requires a gradient, for x without memory (device meta), and inside `by_hand()`, where PyTorch's own functions
@@ -147,12 +167,16 @@ def memory(model: nn.Module, x: Tensor) -> Receipt:
         if coverage(torch.relu(torch.ones(1, requires_grad=True))).by_hand:
             raise ValueError("memory: called inside by_hand(); it must be called outside, to run PyTorch's functions")
     theirs = copy.deepcopy(model)
+    unfuse(theirs)
     restore(theirs)
     for module in theirs.modules():
         module.__class__ = TORCH.get(type(module), type(module))
     mine = copy.deepcopy(theirs)
     convert(mine)
-    models = dict(zip(WAYS, (theirs, mine), strict=True))
+    fused = copy.deepcopy(mine)
+    with torch.random.fork_rng(_devices(fused, x)):  # it calls the forward, to see what that does
+        fuse(fused)
+    models = dict(zip(WAYS, (theirs, mine, fused), strict=True))
     kept = {way: _kept(models[way], x) for way in WAYS}
     last = list(WAYS)[-1]
     rows = []
@@ -164,32 +188,33 @@ def memory(model: nn.Module, x: Tensor) -> Receipt:
             why = "nothing: it is part of another layer's step"
             if path in kept[last]:
                 why = _why(models[last].get_submodule(path), found[last])
-            both = "by hand both ways: " if _by_hand(module) else ""
+            both = "by hand all ways: " if _by_hand(type(module)) else ""
             rows.append(Row(path, type(module).__name__, found, both + why))
     model_bytes = sum(size for _, _, size in {_storage(t) for t in _named(theirs).values()})
     return Receipt(tuple(rows), model_bytes, x.numel() * x.element_size())
 
 
 class _Saved:
-    """A tensor that the graph keeps, and the module that was running. It lives as long as the graph does.
+    """A tensor that the graph keeps, and the module and step that were running. It lives as long as the graph does.
 
     role: "input" where the tensor's storage is one of the module's inputs, "output" where it is one of its outputs.
     """
 
-    def __init__(self, tensor: Tensor, module: nn.Module, role: str) -> None:
-        self.tensor, self.module, self.role = tensor, module, role
+    def __init__(self, tensor: Tensor, module: nn.Module, step: str | None, role: str) -> None:
+        self.tensor, self.module, self.step, self.role = tensor, module, step, role
 
 
 def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
     """What each module that ran keeps, by its path."""
     x = x.detach().clone().requires_grad_(x.requires_grad)
-    running: list[tuple[nn.Module, set[Any], int]] = [(model, set(), 0)]  # and its inputs, len(saved) when it began
+    # The module, its step, its inputs, and len(saved) when it began.
+    running: list[tuple[nn.Module, str | None, set[Any], int]] = [(model, None, set(), 0)]
     saved: list[weakref.ref[_Saved]] = []
     called: set[nn.Module] = set()
 
-    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+    def enter(module: nn.Module, args: Any, kwargs: Any, step: str | None = None) -> None:
         # What comes in lives until the module is left: no other storage can have its address before.
-        running.append((module, {_storage(t) for t in tensors_in([args, kwargs])}, len(saved)))
+        running.append((module, step, {_storage(t) for t in tensors_in([args, kwargs])}, len(saved)))
         called.add(module)
 
     def leave(module: nn.Module, _: Any, y: Any) -> None:
@@ -199,10 +224,20 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
             if one.module is module and _storage(one.tensor) in outputs:
                 one.role = "output"
 
+    def take(step: FunctionType, layer: nn.Module | None, *args: Any) -> Any:
+        """A step of a fused forward, as if the layer that it stands for were called."""
+        module, y = layer or running[-1][0], None
+        enter(module, args, {}, step.__name__)
+        try:
+            y = step(layer, *args)
+        finally:
+            leave(module, args, y)
+        return y
+
     def pack(t: Tensor) -> _Saved:
-        module, inputs, _ = running[-1]
+        module, step, inputs, _ = running[-1]
         # Without its graph: an output that keeps the node that keeps it would never be freed.
-        one = _Saved(t.detach(), module, "input" if _storage(t) in inputs else "other")
+        one = _Saved(t.detach(), module, step, "input" if _storage(t) in inputs else "other")
         saved.append(weakref.ref(one))
         return one
 
@@ -210,8 +245,16 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
     for module in model.modules():
         hooks.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         hooks.append(module.register_forward_hook(leave, always_call=True))
-    devices = {t.device.index for t in (x, *_named(model).values()) if t.is_cuda}
-    with torch.random.fork_rng(devices), torch.enable_grad(), saved_tensors_hooks(pack, lambda one: one.tensor):
+        forward = module.__dict__.get("forward")
+        if isinstance(forward, FusedForward):
+            names = forward.forward().__globals__
+            steps = {name: f for name, f in names.items() if isinstance(f, FunctionType) and _by_hand(f)}
+            names.update({name: partial(take, f) for name, f in steps.items()})
+    with (
+        torch.random.fork_rng(_devices(model, x)),
+        torch.enable_grad(),
+        saved_tensors_hooks(pack, lambda one: one.tensor),
+    ):
         y = model(x)
     for hook in hooks:
         hook.remove()
@@ -230,7 +273,7 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
         if size and key not in kept[path]:
             t, role = one.tensor, names.get(key, one.role)
             dtype = str(t.dtype).removeprefix("torch.")
-            kept[path][key] = Kept(role, tuple(t.shape), dtype, size, counted.get(key))
+            kept[path][key] = Kept(role, tuple(t.shape), dtype, size, counted.get(key), one.step)
             counted.setdefault(key, name_of(path))
     return {path: tuple(of_path.values()) for path, of_path in kept.items()}
 
@@ -245,8 +288,13 @@ def _named(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _by_hand(module: nn.Module) -> bool:
-    return type(module).__module__.startswith(f"{by_hand_layers.__name__}.")
+def _devices(model: nn.Module, x: Tensor) -> set[Any]:
+    """The CUDA devices on which something may be drawn at random."""
+    return {t.device.index for t in (x, *_named(model).values()) if t.is_cuda}
+
+
+def _by_hand(made: type | FunctionType) -> bool:
+    return str(made.__module__).startswith(f"{by_hand_layers.__name__}.")
 
 
 def _why(module: nn.Module, found: tuple[Kept, ...]) -> str:
@@ -254,19 +302,27 @@ def _why(module: nn.Module, found: tuple[Kept, ...]) -> str:
     kind = type(module).__name__
     if isinstance(module, NO_ARITHMETIC) and not found:
         return "nothing: it computes nothing"
-    reasons = WHY.get(kind, {}) if _by_hand(module) else {}
-    phrases = []
+    reasons = WHY.get(kind, {}) if _by_hand(type(module)) else {}
+    phrases: dict[str, list[str | None]] = {}  # and where they are counted
     for kept in found:
         if kept.counted_at != MODEL:
             size = "x".join(map(str, kept.shape)) or "a number of"
             unknown = kept.role if kept.role != "other" else f"{size} {kept.dtype}, neither input nor output"
-            phrase = reasons.get(kept.role, unknown).format(dtype=kept.dtype)
-            where = {None: "", X: " (x itself)"}.get(kept.counted_at, f" (counted at {kept.counted_at})")
-            phrases.append(phrase + where)
+            of_step = reasons if kept.step is None else STEPS.get(kept.step, {})
+            phrases.setdefault(of_step.get(kept.role, unknown).format(dtype=kept.dtype), []).append(kept.counted_at)
     if not phrases:
         there = ", ".join(dict.fromkeys(kept.role for kept in found))
         nothing = f"nothing: {reasons.get('nothing', 'no gradient asked for needs it')}"
-        phrases = [f"only {there}, there anyway" if found else nothing]
-    foreign = type(module).__module__.startswith("torch.nn.")
+        phrases = {f"only {there}, there anyway" if found else nothing: []}
+    foreign = type(module).__module__.startswith("torch.nn.") and not isinstance(module, NO_ARITHMETIC)
     whose = f"PyTorch's own, manualbp has no {kind}: " if foreign else ""
-    return whose + "; ".join(dict.fromkeys(phrases))
+    return whose + "; ".join(phrase + _where(places) for phrase, places in phrases.items())
+
+
+def _where(places: list[str | None]) -> str:
+    """At which layers else it is counted."""
+    at = [place for place in dict.fromkeys(places) if place not in (None, X)]
+    more = f" and {len(at) - 2} more" if len(at) > 2 else ""
+    parts = ["x itself"] * (X in places) + [f"counted at {', '.join(map(str, at[:2]))}{more}"] * bool(at)
+    some = "in part " if None in places else ""
+    return f" ({some}{', '.join(parts)})" if parts else ""

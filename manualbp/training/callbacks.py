@@ -15,6 +15,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.gradcheck import GradcheckError
 from torch.func import functional_call
 
+import manualbp
+from manualbp.fuse import FusedForward
 from manualbp.training import UserError
 from manualbp.training.classifier import Classifier
 
@@ -27,7 +29,8 @@ class GradientCheck(pl.Callback):
 
     In float64, on the shapes that the layer meets in the network, in the first and in the second derivative. The
     network and the global random generator are left as they were. Each layer is called by itself: one that calls
-    torch.nn.functional in a forward of its own (LayerNorm2d of torchvision) is checked on PyTorch's.
+    torch.nn.functional in a forward of its own (LayerNorm2d of torchvision) is checked on PyTorch's. Where the network
+    is fused, its layers are checked apart, and its gradients are compared with those that it has when they run apart.
     Raises: UserError, and nothing is trained, where one differs.
     """
 
@@ -39,6 +42,9 @@ class GradientCheck(pl.Callback):
             torch.manual_seed(0)
             network = copy.deepcopy(pl_module.network).to(device, torch.float64)
             x = distinct((2, *pl_module.shape), device)
+            fused = any(isinstance(layer.__dict__.get("forward"), FusedForward) for layer in network.modules())
+            together = gradients(network, x) if fused else {}
+            manualbp.unfuse(network)  # else its layers are not called
             calls = first_of_each_kind(network, x)
             kinds = [type(layer).__name__ for layer, _, _ in calls]
             try:
@@ -46,11 +52,13 @@ class GradientCheck(pl.Callback):
                     check(layer, distinct(shape, device), *others)
                 scores = distinct((2, len(pl_module.classes)), device)
                 check(copy.deepcopy(pl_module.loss).to(device), scores, torch.tensor([0, 1], device=device))
+                if fused:
+                    require_equal(together, gradients(network, x))
             except UserError:
                 if trainer.is_global_zero:
                     raise
                 raise SystemExit(2) from None  # every process finds the same, one says so
-            kinds.append(type(pl_module.loss).__name__)
+            kinds += [type(pl_module.loss).__name__, *["the fused network"] * fused]
         if trainer.is_global_zero:
             print(f"gradcheck: {', '.join(kinds)} ok (float64, {time.perf_counter() - start:.1f} s)", flush=True)
 
@@ -119,6 +127,29 @@ def check(layer: torch.nn.Module, x: Tensor, *others: Any) -> None:
         # PyTorch's own layers have no second derivative in places (Hardsigmoid). The first one is right.
         if "is not implemented" not in str(error) or not type(layer).__module__.startswith("torch."):
             raise
+
+
+def gradients(network: torch.nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Those of all parameters, for one delta at the scores; what is drawn at random is drawn from one seed."""
+    torch.manual_seed(0)
+    z = network(x.clone())
+    delta, parameters = torch.randn_like(z), dict(network.named_parameters())
+    found = torch.autograd.grad(z, list(parameters.values()), delta, allow_unused=True, materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
+
+
+def require_equal(together: dict[str, Tensor], apart: dict[str, Tensor]) -> None:
+    """UserError where the fused network's gradients are not those of its layers apart.
+
+    Rounding is relative to the largest gradient of all: one may be zero but for that (a bias before batch norm).
+    """
+    largest = max(float(d.abs().max()) for d in apart.values())
+    for name, d in apart.items():
+        if not (together[name] - d).abs().max() <= 1e-6 * d.abs().max() + 1e-9 * largest:  # a NaN is none of these
+            raise UserError(
+                f"gradcheck: the fused network's gradient of {name} is not that of its layers apart (float64): "
+                "nothing was trained"
+            )
 
 
 class BestCheckpoint(ModelCheckpoint):

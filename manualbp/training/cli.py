@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
 from manualbp.training import UserError
@@ -16,7 +16,7 @@ from manualbp.training import UserError
 EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
 WEIGHT_DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01}
-MAY_CHANGE = ("data_dir", "epochs", "backward")  # of the options that a checkpoint keeps
+MAY_CHANGE = ("data_dir", "epochs", "backward", "fuse")  # of the options that a checkpoint keeps
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
@@ -117,10 +117,17 @@ def build_parser() -> ArgumentParser:
         help="whose layers: derived by hand, or torch.nn's for comparison (default: manualbp)",
     )
     add(
+        "--fuse",
+        action=ActionYesNo(no_prefix="no-"),
+        default=False,
+        help="have neighbouring layers run together where that keeps less memory for the backward pass: the same "
+        "numbers to rounding, and the same checkpoints (default: no)",
+    )
+    add(
         "--resume",
         metavar="CKPT",
         help="go on from a run's last.ckpt, in a new folder, with that run's options; --epochs, --data-dir, "
-        "--accelerator, --devices, --strategy, --backward and --output-dir may be given anew",
+        "--accelerator, --devices, --strategy, --backward, --fuse or --no-fuse, and --output-dir may be given anew",
     )
     add("--output-dir", metavar="DIR", default="runs", help="runs go to DIR/DATA-NETWORK/version_N (default: runs)")
     return parser
@@ -145,6 +152,11 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
                     f"argument --{name.replace('_', '-')}: {options[name]}, but {options.resume} was made with "
                     f"{made_with}: leave it out, or start a new run"
                 )
+    if options.fuse and options.backward == "torch":
+        raise UserError(
+            "argument --fuse: it is for layers derived by hand, but --backward is torch: leave it out (or, of a run "
+            "that is resumed, give --no-fuse)"
+        )
     if options.epochs is None:
         options.epochs = EPOCHS[options.data]
     if options.lr is None:

@@ -32,6 +32,7 @@ LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": autograd}
 KEPT = (
     *("data", "data_dir", "network", "activation", "pooling", "stem", "epochs", "batch_size", "lr", "optimizer"),
     *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward"),
+    "fuse",
 )
 
 
@@ -59,13 +60,14 @@ def run(options: Namespace, config: str) -> None:
     model = build(options, data, trainer.world_size)
     if options.resume is not None:
         require_fit(options, model)
+    places = len(manualbp.fuse(model.network).converted) if options.fuse else None
     folder = new_folder(Path(options.output_dir) / f"{options.data}-{options.network}")
     send_to(folder, trainer, model)
     if trainer.is_global_zero:
         (folder / "config.yaml").write_text(config)
         if options.resume is not None and (before := Path(options.resume).parent / "best.ckpt").exists():
             shutil.copy(before, folder / "best.ckpt")
-        print(summary(options, data, model, trainer.world_size), flush=True)
+        print(summary(options, data, model, trainer.world_size, places), flush=True)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=options.resume, weights_only=True)
         history = model.history  # the checkpoint that is tested has one of its own
@@ -160,6 +162,8 @@ def build(options: Namespace, data: ImageData, devices: int) -> Classifier:
 
 def plain(value: Any) -> Any:
     """The int or float that a restricted number is."""
+    if isinstance(value, bool):
+        return value
     return next((kind(value) for kind in (int, float) if isinstance(value, kind)), value)
 
 
@@ -209,7 +213,7 @@ def brief(values: list[Any]) -> str:
     return ", ".join(map(str, values[:5])) + (f", ... ({len(values)})" if len(values) > 5 else "")
 
 
-def summary(options: Namespace, data: ImageData, model: Classifier, devices: int) -> str:
+def summary(options: Namespace, data: ImageData, model: Classifier, devices: int, places: int | None) -> str:
     parts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
     size = sum(p.numel() for p in model.network.parameters())
     shape = " x ".join(map(str, data.shape))
@@ -217,10 +221,11 @@ def summary(options: Namespace, data: ImageData, model: Classifier, devices: int
     if options.network not in NETWORKS and options.backward == "manualbp":
         left = vision.left_to_pytorch(model.network, data.shape)
         whose += f" but for PyTorch's {', '.join(left)}" if left else ""
+    together = "" if places is None else f"fused in {places} place{'s' * (places != 1)}, "
     where = f" on {devices} devices" if devices > 1 else ""
     return (
         f"{options.data}: {parts} of {shape}, {len(data.classes)} classes\n"
-        f"{options.network}: {size:,} parameters, gradients {whose}, "
+        f"{options.network}: {size:,} parameters, gradients {whose}, {together}"
         f"{options.epochs} epochs of {options.optimizer}{where}"
     )
 
