@@ -49,7 +49,7 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     positions = prod(delta.shape[2:])
     chunk = CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * positions)
     images = min(max(chunk, 2 * O // max(positions, 1)), N // 4) or 1  # a piece should be larger than the sum of them
-    last = x.stride(1) == 1 or (C >= 16 and C * taps >= 192)  # where they lie so, or it is worth a copy
+    last = C >= 16 and (x.stride(1) == 1 or C * taps >= 192)  # where they lie so, or it is worth a copy
     if x.device.type == "cpu" and g.groups == 1 and last:
         return _maps_last(x, delta, g, images)
     return _maps_first(x, delta, g, images)
@@ -108,9 +108,9 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
     PyTorch leaves float32 on a CPU to MKL, which has half of oneDNN's rate on AMD's. A transposed 1 x 1 convolution is
     the same product by oneDNN: b's rows are maps of M pixels, a is the kernel. Its dilation means nothing; with it
-    PyTorch takes oneDNN in a single thread, too.
+    PyTorch takes oneDNN in a single thread, too. MKL is as fast for small results.
     """
     (K, O), M = a.shape, b.shape[1]
-    if b.dtype != torch.float32 or K * M <= 20480:
+    if b.dtype != torch.float32 or K * M <= 20480 or M * O < 4096:
         return (b.T @ a).T
     return F.conv_transpose2d(b.view(1, K, M, 1), a.reshape(K, O, 1, 1), dilation=(1, 2)).view(O, M)
