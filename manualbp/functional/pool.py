@@ -30,8 +30,7 @@ class MaxPool(Rule):
 
     @staticmethod
     def forward(x: Tensor, g: Geometry, as_index: bool) -> tuple[Tensor, Tensor]:
-        y, index = kernels.max_pool(x, g)
-        return y, index if as_index else kernels.in_window(index, g)
+        return kernels.max_pool(x, g) if as_index else kernels.max_pool_by_bytes(x, g)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -4,6 +4,8 @@ Shapes: x [N, C, H, W]; y, delta, place, index and byte [N, C, I, J]. A place is
 position h W + k in its own map (int64), a byte tells the pixels of its own window apart (uint8).
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,10 +19,44 @@ NEAREST_IS_EXACT = 40
 # Windows whose positions are made at a time: 8 bytes each, what a CPU's cache holds.
 PIECE = 2**17
 
+# Windows whose positions may be there at a time: 16 MiB of them.
+MOST = 2**21
+
 
 def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     """The largest value of each window and its position, the first one of equals."""
     return F.max_pool2d(x, g.w_size, g.stride, g.padding, g.dilation, g.ceil_mode, return_indices=True)
+
+
+def max_pool_by_bytes(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
+    """The largest value of each window and its byte. Of many windows the positions are made a few images at a time:
+
+    they are twice as large as the values, and would be the peak of a training step.
+    """
+
+    def pooled(n: int, end: int) -> tuple[Tensor, Tensor]:
+        y, index = max_pool(x[n:end], g)
+        return y, in_window(index, g)
+
+    N, images = x.shape[0], MOST // (x.shape[1] * prod(g.y_size) or 1) or 1
+    if images >= N or torch.compiler.is_compiling():
+        return pooled(0, N)
+    first = pooled(0, images)
+    whole = tuple(_room(t, N) for t in first)
+    for t, part in zip(whole, first, strict=True):
+        t[:images] = part
+    for n in range(images, N, images):
+        for t, part in zip(whole, pooled(n, n + images), strict=True):
+            t[n : n + images] = part
+    y, byte = whole
+    return y, byte
+
+
+def _room(like: Tensor, N: int) -> Tensor:
+    """For N such images, in the same layout."""
+    _, C, I, J = like.shape
+    last = like.stride(1) == 1 and C > 1
+    return like.new_empty(N, I, J, C).permute(0, 3, 1, 2) if last else like.new_empty(N, C, I, J)
 
 
 def in_window(index: Tensor, g: Geometry) -> Tensor:

@@ -170,3 +170,17 @@ def test_reference_scalars() -> None:
     loss = torch.nn.functional.cross_entropy(t, torch.tensor(y, dtype=torch.float64))
     assert reference.cross_entropy(z, y) == pytest.approx(loss.item(), rel=EXACT)
     assert reference.linear([[1, 2]], [[3, 4], [5, 6]], [7, 8]) == [[18, 25]]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_max_pool_of_many_windows_takes_some_images_at_a_time(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = random_like(torch.empty(7, 3, 9, 8, dtype=torch.float64)).contiguous(memory_format=layout)
+    g = pooling("test", x.shape, 3, 2, 1, 1, False)
+    y, byte = pool.max_pool_by_bytes(x, g)
+    monkeypatch.setattr(pool, "MOST", 3 * 3 * y[0, 0].numel())
+    pieces = pool.max_pool_by_bytes(x, g)
+    for one, other in zip(pieces, (y, byte), strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
