@@ -1,7 +1,8 @@
 """python -m benchmarks.zoo: torchvision's classification networks by hand beside PyTorch, in float64.
 
-Random weights, training mode, small images. The network as it is, inside `by_hand()`, and after `convert`: the largest
-relative distance of the outputs, and of the gradients of the parameters, from PyTorch's; and the nodes of the graph.
+Random weights, training mode, small images. The network as it is, inside `by_hand()`, after `convert`, and after
+`fuse` as well: the largest relative distance of the outputs, and of the gradients of the parameters, from PyTorch's;
+and the nodes of the graph.
 PyTorch's hardsigmoid takes 1/6 in float32 in its backward pass, 3e-8 from the truth: beside it stands relu6(x + 3) / 6.
 """
 
@@ -77,15 +78,19 @@ def distance(ours: list[Tensor], theirs: list[Tensor]) -> float:
 
 
 def compare(model: nn.Module, x: Tensor) -> dict[str, Comparison]:
-    """The model `by_hand` and `convert`ed beside itself; and its buffers after that one step."""
+    """The model `by_hand`, `convert`ed, and `fuse`d as well, beside itself; and its buffers after that one step."""
     converted, inside = copy.deepcopy(model), copy.deepcopy(model)
     manualbp.convert(converted)
+    fused = copy.deepcopy(converted)
+    manualbp.fuse(fused)
     for module in model.modules():
         if type(module) is nn.Hardsigmoid:
             module.forward = lambda x: nn.functional.relu6(x + 3) / 6
     ys, gradients = numbers(model, model, x)
     results = {}
-    for way, f, other in (("by_hand", manualbp.by_hand()(inside), inside), ("convert", converted, converted)):
+    inside_by_hand = manualbp.by_hand()(inside)
+    ways = {"by_hand": (inside_by_hand, inside), "convert": (converted, converted), "fuse": (fused, fused)}
+    for way, (f, other) in ways.items():
         mine, my_gradients = numbers(f, other, x)
         buffers = [b.double() for b in other.buffers()]
         expected = [b.double() for b in model.buffers()]

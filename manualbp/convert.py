@@ -66,6 +66,10 @@ class ForwardByHand:
             return type(self.module).forward(self.module, *args, **kwargs)
 
 
+class Fused:
+    """A forward that `manualbp.fuse` made. It stands in the module's __dict__."""
+
+
 def convert(model: nn.Module) -> Report:
     """Let the model compute on the rules from now on: every layer of torch.nn becomes manualbp.nn's of the same name.
 
@@ -73,9 +77,10 @@ def convert(model: nn.Module) -> Report:
     refers to stay as they are. The outermost modules with a forward of their own (a ResNet, a block) run it inside
     `by_hand()`, for the functions that they call. A module that subclasses one of torch.nn's layers and has its own
     forward keeps its class, and is by hand as a part of such a module only. -> a Report, to print. `restore` undoes it.
-    Raises TypeError for what is no torch.nn.Module.
+    Raises TypeError for what is no torch.nn.Module, ValueError where it is fused (`manualbp.fuse`).
     """
     refuse_no_module("convert", model)
+    refuse_fused("convert", model)
     rows = []
     for path, module, inside in _modules(model):
         kind = kind_of(module)
@@ -88,9 +93,11 @@ def convert(model: nn.Module) -> Report:
 def restore(model: nn.Module) -> Report:
     """Give back exactly what `convert` found: classes and forwards. -> a Report, to print.
 
-    Layers that were manualbp.nn's before stay so. Raises TypeError for what is no torch.nn.Module.
+    Layers that were manualbp.nn's before stay so. Raises TypeError for what is no torch.nn.Module, ValueError where it
+    is fused (`manualbp.fuse`).
     """
     refuse_no_module("restore", model)
+    refuse_fused("restore", model)
     rows = []
     for path, module in model.named_modules():
         was = module.__dict__.pop(WAS, None)
@@ -107,6 +114,11 @@ def restore(model: nn.Module) -> Report:
 def refuse_no_module(op: str, model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{op}: model is a {type(model).__name__}; it must be a torch.nn.Module")
+
+
+def refuse_fused(op: str, model: nn.Module) -> None:
+    if any(isinstance(module.__dict__.get("forward"), Fused) for module in model.modules()):
+        raise ValueError(f"{op}: the model is fused already; unfuse it first")
 
 
 def _modules(

@@ -1,22 +1,67 @@
 """Neighbouring layers of a model run by the rules that are derived for them together, in place, and back."""
 
+import copy
+import inspect
+import operator
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import fx, jit, nn
+from torch.fx.immutable_collections import immutable_dict
 
 from manualbp import nn as by_hand_layers
 from manualbp.by_hand import by_hand
-from manualbp.convert import ForwardByHand, Report, Row, refuse_no_module
-from manualbp.neighbours import Neighbours, RefusalError, has_hooks
+from manualbp.convert import ForwardByHand, Fused, Report, Row, refuse_fused, refuse_no_module
+from manualbp.neighbours import SETTINGS, Neighbours, RefusalError, has_hooks
 
 Key = tuple[Any, ...]
 
 
+class Value(fx.Proxy):
+    """A value of the graph that tells x += y from x = x + y, which to torch.fx are one."""
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+
+
 class Tracer(fx.Tracer):
-    """Follows a module's forward down to the layers of torch.nn and manualbp.nn, and to modules that have hooks."""
+    """Follows a module's forward down to the layers of torch.nn and manualbp.nn, and to modules that have hooks.
+
+    What a graph cannot hold is refused: modes that are entered on the way, and containers other than Python's own.
+    """
+
+    proxy_buffer_attributes = True  # else a buffer that the forward changes would be changed now, and never again
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        self.modes = modes()
+        return super().trace(root, concrete_args)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Value(node, self)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if modes() != self.modes:
+            raise RefusalError("it enters a mode, such as no_grad or autocast")
+        return super().create_node(*args, **kwargs)
+
+    def create_arg(self, a: Any) -> Any:
+        if type(a) is OrderedDict:
+            return self.create_node("call_function", OrderedDict, (self.create_arg(list(a.items())),), {})
+        if isinstance(a, dict) and type(a) not in (dict, immutable_dict):
+            raise RefusalError(f"it returns a {type(a).__name__}")
+        return super().create_arg(a)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         package = by_hand_layers.__name__
@@ -35,23 +80,46 @@ class Tracer(fx.Tracer):
         return super().call_module(m, forward, args, kwargs)
 
 
-class FusedForward:
+def modes() -> Key:
+    """What else a result depends on, in the thread."""
+    devices = "cpu", "cuda"
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        *map(torch.is_autocast_enabled, devices),
+        *map(torch.get_autocast_dtype, devices),
+        torch._C._len_torch_function_stack(),
+        torch._C._autograd._top_saved_tensors_default_hooks(True),  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+
+class FusedForward(Fused):
     """A module's own forward with neighbours taken together. It stands in the module's __dict__.
 
     It is made anew where the module's structure or one of its training flags has changed. `was`: the forward that stood
-    there before.
+    there before. Called with more than what it must be given, the module's own forward runs: the graph is that of the
+    defaults.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.was = module, module.__dict__.get("forward")
-        self.made: dict[Key, FunctionType] = {}
-        self.by_mode: dict[bool, FunctionType] = {}
+        self.names, defaults = arguments(module)
+        self.required = {name for name in self.names if name not in defaults}
+        self.made: dict[Key, Callable[..., Any]] = {}
+        self.by_mode: dict[bool, Callable[..., Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "made": {}, "by_mode": {}}
+        return {**self.__dict__, "made": {}, "by_mode": {}}  # functions that were written cannot be pickled
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FusedForward":
+        other = memo[id(self)] = object.__new__(FusedForward)
+        other.__dict__ = copy.deepcopy(self.__dict__, memo)  # but be shared: they take the module as an argument
+        return other
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() and self.module.training in self.by_mode:
+        if {*self.names[: len(args)], *kwargs} != self.required:
+            forward = type(self.module).forward
+        elif torch.compiler.is_compiling() and self.module.training in self.by_mode:
             forward = self.by_mode[self.module.training]
         else:
             forward = self.forward()
@@ -60,33 +128,76 @@ class FusedForward:
         with by_hand():
             return forward(self.module, *args, **kwargs)
 
-    def forward(self) -> FunctionType:
+    def forward(self) -> Callable[..., Any]:
         """The forward for the module as it is now, of self and the module's arguments."""
         key = structure(self.module)
         if key not in self.made:
-            self.made[key] = rewritten(self.module)[0]
+            try:
+                self.made[key] = rewritten(self.module)[0]
+            except RefusalError:  # it could be followed when it was fused
+                self.made[key] = type(self.module).forward
         self.by_mode[self.module.training] = self.made[key]
         return self.made[key]
 
 
 def structure(module: nn.Module) -> Key:
     """What the traced forward depends on."""
-    return tuple((type(m), m.training) for m in module.modules())
+    return tuple(
+        (type(m), m.training, has_hooks(m), *(m.__dict__.get(name) for name in SETTINGS)) for m in module.modules()
+    )
+
+
+def arguments(module: nn.Module) -> tuple[list[str], dict[str, Any]]:
+    """The names of what the module's forward takes, and the defaults. Raises RefusalError for any number of them."""
+    _, *parameters = inspect.signature(type(module).forward).parameters.values()
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        raise RefusalError("it takes any number of arguments")
+    return [p.name for p in parameters], {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def traced(module: nn.Module) -> fx.Graph:
-    """The module's forward as a graph. Raises RefusalError where it cannot be followed."""
+    """The module's forward as a graph, its optional arguments left out. Raises RefusalError where that is none."""
+    _, defaults = arguments(module)
+    known = {name: a for name, a in defaults.items() if a is None or isinstance(a, bool | int | float | str)}
+    before = held(module)
     try:
-        graph, again = Tracer().trace(module), Tracer().trace(module)
+        graph, again = (Tracer().trace(module, known or None) for _ in range(2))
+    except RefusalError:
+        raise
     except Exception as error:  # whatever a forward does with a value that has no numbers
         why = str(error).strip().partition("\n")[0]
         raise RefusalError(f"torch.fx cannot follow it: {why}") from error
+    finally:
+        changed = put_back(before)
+    if changed:  # torch.fx puts tensors that a forward makes into the module
+        raise RefusalError("it makes tensors, or changes what the module holds")
     if str(graph) != str(again):
         raise RefusalError("it does not do the same each time")
     return graph
 
 
-def rewritten(module: nn.Module) -> tuple[FunctionType, Neighbours]:
+def held(module: nn.Module) -> list[tuple[Any, Any]]:
+    """The lists and dicts that the modules hold, their own attributes among them, each with a copy."""
+    found = []
+    for m in module.modules():
+        inside = [m.__dict__, *(held for held in m.__dict__.values() if isinstance(held, dict | list))]
+        found += [(container, copy.copy(container)) for container in inside]
+    return found
+
+
+def put_back(found: list[tuple[Any, Any]]) -> bool:
+    """Give the containers the contents of their copies. -> whether they had others."""
+    changed = False
+    for container, was in found:
+        pairs = [list(c.items()) if isinstance(c, dict) else list(enumerate(c)) for c in (container, was)]
+        if [(k, id(v)) for k, v in pairs[0]] != [(k, id(v)) for k, v in pairs[1]]:
+            changed = True
+            container.clear()
+            (container.update if isinstance(container, dict) else container.extend)(was)
+    return changed
+
+
+def rewritten(module: nn.Module) -> tuple[Callable[..., Any], Neighbours]:
     """The module's forward with neighbours taken together, and what was taken. Raises RefusalError."""
     graph = traced(module)
     neighbours = Neighbours(module, graph)
@@ -115,8 +226,7 @@ def fuse(model: nn.Module) -> Report:
     fused already.
     """
     refuse_no_module("fuse", model)
-    if any(isinstance(m.__dict__.get("forward"), FusedForward) for m in model.modules()):
-        raise ValueError("fuse: the model is fused already; unfuse it first")
+    refuse_fused("fuse", model)
     rows: list[Row] = []
     _fuse(model, "", rows)
     return Report("fused", tuple(rows), "places")
@@ -142,6 +252,10 @@ def _fuse(module: nn.Module, path: str, rows: list[Row]) -> None:
     for places, kind, done, remark in neighbours.places:
         inside = ", ".join(f"{path}.{place}" if path else place for place in places.split(", "))
         rows.append(Row(inside, kind, done, remark))
+    for place in {str(node.target): None for node in neighbours.graph.nodes if node.op == "call_module"}:
+        child = module.get_submodule(place)
+        if has_hooks(child) and any(True for _ in child.children()):
+            _fuse(child, f"{path}.{place}" if path else place, rows)
 
 
 def _in_both_modes(module: nn.Module, forward: FusedForward) -> None:

@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from manualbp import nn as by_hand_layers
 from manualbp.convert import LAYERS, NO_ARITHMETIC, convert, refuse_no_module, restore
 from manualbp.coverage import coverage, tensors_in
-from manualbp.fuse import FusedForward, fuse, unfuse
+from manualbp.fuse import FusedForward, fuse, structure, unfuse
 
 WAYS = {"pytorch": "PyTorch", "by_hand": "by hand", "fused": "fused"}  # the columns, and their titles
 TORCH = {by_hand_class: torch_class for torch_class, by_hand_class in LAYERS.items()}
@@ -241,15 +241,20 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
         saved.append(weakref.ref(one))
         return one
 
+    forwards = [module.__dict__.get("forward") for module in model.modules()]
+    fused = [(forward, forward.forward()) for forward in forwards if isinstance(forward, FusedForward)]
+    for forward, made in fused:
+        if made is type(forward.module).forward:  # not one that was written for it, with names of its own
+            continue
+        names = made.__globals__
+        steps = {name: f for name, f in names.items() if isinstance(f, FunctionType) and _by_hand(f)}
+        names.update({name: partial(take, f) for name, f in steps.items()})
     hooks: list[Any] = []
     for module in model.modules():
         hooks.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         hooks.append(module.register_forward_hook(leave, always_call=True))
-        forward = module.__dict__.get("forward")
-        if isinstance(forward, FusedForward):
-            names = forward.forward().__globals__
-            steps = {name: f for name, f in names.items() if isinstance(f, FunctionType) and _by_hand(f)}
-            names.update({name: partial(take, f) for name, f in steps.items()})
+    for forward, made in fused:
+        forward.made[structure(forward.module)] = made  # these hooks need no layer to stay apart
     with (
         torch.random.fork_rng(_devices(model, x)),
         torch.enable_grad(),

@@ -5,6 +5,7 @@ instead of the value (functional.recompute). A recipe has a few terms at most, s
 in backward: a longer sum of a residual network is kept as it is, and the next one starts from it.
 """
 
+import inspect
 import operator
 from typing import Any
 
@@ -28,10 +29,25 @@ FUNCTIONS: dict[Any, str] = {
     **{T.relu6: "relu6", T.gelu: "gelu", T.silu: "silu", T.hardswish: "hardswish"},
 }
 ADDITIONS = operator.add, operator.iadd, torch.add, "add", "add_"
+CHANGES = operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem
 # What keeps nothing of its input, by hand and by PyTorch.
 KEEPS_NOTHING = *ADDITIONS, torch.cat, T.adaptive_avg_pool2d, T.avg_pool2d, "mean", torch.mean
 POOLS_THAT_KEEP_NOTHING = nn.AvgPool2d, nn.AdaptiveAvgPool2d
-VIEWS = torch.flatten, operator.getitem, "view", "reshape", "flatten", "transpose", "permute", "chunk", torch.chunk
+# What puts its result into memory of its own, so that only its users can have it.
+MAKES_MEMORY = (
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.matmul),
+    *(torch.add, torch.sub, torch.mul, torch.div, torch.cat, torch.matmul),
+    *("add", "sub", "mul", "div", "mean", "sum", "clone"),
+    *(T.conv1d, T.conv2d, T.conv3d, T.conv_transpose2d, T.linear, T.batch_norm, T.layer_norm, T.group_norm),
+    *(T.max_pool2d, T.avg_pool2d, T.adaptive_avg_pool2d, T.interpolate),
+)
+LAYERS_THAT_MAKE_MEMORY = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample),
+)
+# A layer's settings that decide what it is taken together with.
+SETTINGS = "inplace", "padding_mode", "approximate", "return_indices", "kernel_size", "stride", "padding", "dilation"
 
 
 class Constant:
@@ -105,26 +121,34 @@ class Neighbours:
         return called and len(node.args) == 2 and not node.kwargs and all(isinstance(a, fx.Node) for a in node.args)
 
     def _in_place(self, node: fx.Node) -> bool:
-        """Whether the node writes into its first argument."""
+        """Whether the node writes into its first argument, as far as can be seen."""
         if node.op == "call_module":
-            return bool(getattr(self.model.get_submodule(str(node.target)), "inplace", False))
+            inside = self.model.get_submodule(str(node.target)).modules()
+            return any(getattr(layer, "inplace", False) for layer in inside)
+        if node.op not in ("call_function", "call_method"):
+            return False
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         trailing = name.endswith("_") and not name.endswith("__")
-        return node.op in ("call_function", "call_method") and (
-            trailing
-            or node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
-            or bool(node.kwargs.get("inplace"))
-            or "out" in node.kwargs
-        )
+        return trailing or node.target in CHANGES or "out" in node.kwargs or asked_in_place(node)
 
     def _refuse_shared_changes(self, node: fx.Node) -> None:
         """A value that is changed in place while others use it: which of them see it changed is not to be proved."""
         if not self._in_place(node):
             return
-        changed = node.args[0] if node.args else None
-        is_view = isinstance(changed, fx.Node) and changed.target in VIEWS
-        if not isinstance(changed, fx.Node) or len(changed.users) > 1 or is_view or changed.op == "placeholder":
-            raise RefusalError(f"{node.name} changes in place what others may use")
+        changed = node.args[0] if node.args and "out" not in node.kwargs else None
+        if not isinstance(changed, fx.Node) or len(changed.users) > 1 or not self._has_own_memory(changed):
+            raise RefusalError(f"{path_of(node)} changes in place what others may use")
+
+    def _has_own_memory(self, node: fx.Node) -> bool:
+        """Whether only the node's users have its value: it was made, or it is a view of what nobody else has."""
+        if self._in_place(node):
+            first = node.args[0] if node.args else None
+            return isinstance(first, fx.Node) and self._has_own_memory(first)
+        layer = self.layer(node, *LAYERS_THAT_MAKE_MEMORY)
+        if layer is not None or node.target in MAKES_MEMORY or self.activation(node) is not None:
+            return True
+        parts = node.all_input_nodes
+        return bool(parts) and all(len(part.users) == 1 and self._has_own_memory(part) for part in parts)
 
     def _only_user(self, node: fx.Node) -> fx.Node | None:
         return next(iter(node.users)) if len(node.users) == 1 else None
@@ -183,6 +207,8 @@ class Neighbours:
 
     def _sum(self, node: fx.Node) -> None:
         """The rectified sum of a residual network: batch norms, an image, an earlier sum."""
+        if self._in_place(node):  # nobody else has the value; but it may be kept here
+            node.target = "add" if node.op == "call_method" else operator.add
         rectified = self._rectified(node)
         parts = node.all_input_nodes
         if rectified is None or len(parts) != 2 or not any(part in self.terms for part in parts):
@@ -274,6 +300,17 @@ def path_of(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     inside = [path for path, _ in stack.values()]
     return f"{inside[-1]}.{node.name}" if inside and inside[-1] else node.name
+
+
+def asked_in_place(node: fx.Node) -> bool:
+    """Whether the function has an argument `inplace`, and it is given."""
+    if isinstance(node.target, str):
+        return False
+    try:
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
+    except (TypeError, ValueError):  # it has no signature
+        return bool(node.kwargs.get("inplace"))
+    return bool(given.get("inplace"))
 
 
 def has_hooks(module: nn.Module) -> bool:

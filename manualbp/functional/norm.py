@@ -89,9 +89,9 @@ class Normalise(Rule):
             dw = _sum(q * r, how.along).to(w_dtype) if w_needed else None
             if x_needed:
                 w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
-                g = s * w
-                c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -how.count(x)
-                e = (eps - r * g.sum(how.over, keepdim=True)) / how.count(x)
+                g, m = s * w, max(how.count(x), 1)  # an empty batch has no numbers, and no 0 / 0 either
+                c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -m
+                e = (eps - r * g.sum(how.over, keepdim=True)) / m
                 if how.kind == "batch":
                     rest = run(Affine, x.to(r.dtype), c.flatten(), (e - c * mu).flatten())  # c (x - mu) + e
                 else:
@@ -239,7 +239,7 @@ def batch_norm_with_scale(op: str, x: Tensor, *settings: Any) -> tuple[Tensor, T
         y = run(NormaliseBy, x, w, b, running_mean, running_var, how)
         mu, r = running_mean, (running_var.to(wide(x.dtype)) + eps).rsqrt()
     s = r if w is None else r * w
-    return y, s, -mu * s if b is None else b - mu * s
+    return y, s, -(mu * s) if b is None else b - mu * s
 
 
 def _batch(

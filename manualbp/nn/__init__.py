@@ -2,8 +2,9 @@
 
 Constructor, initialisation, state_dict and repr are torch.nn's, and `isinstance(layer, torch.nn.Conv2d)` holds. What a
 layer keeps for backward, what it refuses and where its formula comes from stands at the function that it calls. Two
-layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables. Two are made of two layers
-each, which they compute in one: ActivationMaxPool2d and Conv2dAvgPool2d.
+layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables. Five stand for two or three
+layers each, which they run together: ActivationMaxPool2d, Conv2dAvgPool2d, BatchNormActivation, ActivationConv2d and
+BatchNormActivationConv2d.
 """
 
 from manualbp.nn.activation import (
@@ -40,11 +41,13 @@ from manualbp.nn.pool import (
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
+from manualbp.nn.recompute import ActivationConv2d, BatchNormActivation, BatchNormActivationConv2d
 
 __all__ = [
     "ELU",
     "GELU",
     "LENET5_C3",
+    "ActivationConv2d",
     "ActivationMaxPool2d",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
@@ -53,6 +56,8 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchNormActivation",
+    "BatchNormActivationConv2d",
     "CircularPad2d",
     "ConnectedConv2d",
     "ConstantPad2d",

@@ -201,6 +201,21 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], list[str]]] = [
     ("group_norm", (X, 2, None, r(2)), {}, ["bias", "[2]", "[4]"]),
     ("group_norm", (r(1, 4), 4), {}, ["[1, 4]", "num_groups = 4", "more than one value"]),
     ("group_norm", (r(4), 2), {}, ["input", "[4]", "[N, C]"]),
+    ("relu_bits", (r(3, dtype=torch.complex64),), {}, ["input", "complex64"]),
+    ("relu_bits", (r(2, 3, dtype=torch.complex128),), {}, ["input", "complex128", "real numbers"]),
+    ("batch_norm_activation", (X, r(4), r(4)), {"activation": "elu"}, ["activation = 'elu'", "relu", "hardswish"]),
+    ("batch_norm_activation", (r(4), r(4), r(4)), {}, ["input", "[4]", "[N, C]"]),
+    ("batch_norm_activation", (r(0), r(4), r(4)), {}, ["input", "[0]", "[N, C]"]),
+    ("batch_norm_activation", (X, None, r(4)), {}, ["running_mean = None", "training = False"]),
+    ("batch_norm_activation", (X.to(torch.complex64), r(4), r(4)), {}, ["input", "complex64"]),
+    ("batch_norm_activation_conv2d", (X[0], r(4), r(4), None, None, W), {}, ["input", "[4, 6, 5]", "[N, C, H, W]"]),
+    ("batch_norm_activation_conv2d", (X, r(3), r(4), None, None, W), {}, ["running_mean", "[3]", "[4]"]),
+    ("batch_norm_activation_conv2d", (X, r(4), r(4), None, None, r(6, 3, 3, 3)), {}, ["4 maps", "[6, 3, 3, 3]"]),
+    ("batch_norm_activation_conv2d", (X, r(4), r(4), None, None, W.double()), {}, ["float32", "float64"]),
+    ("activation_conv2d", (X, "softplus", W), {}, ["activation = 'softplus'", "'"]),
+    ("activation_conv2d", (r(6, 5), "gelu", W), {}, ["input", "[6, 5]"]),
+    ("activation_conv2d", (X, "gelu", W), {"padding": "same", "stride": 2}, ["'same'", "stride = 2"]),
+    ("activation_conv2d", (X.to(torch.complex64), "relu", W), {}, ["input", "complex64"]),
 ]
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 import manualbp.functional as F
+from manualbp.functional.fused_norm import recorrelated
+from manualbp.functional.recompute import Recipe
 
 
 def kept(f: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -115,6 +117,54 @@ def test_activations_keep_their_output(f: Any) -> None:
     (x,) = inputs((4, 5), needed="1")
     y, saved = kept(f, x)
     assert data(*saved) == data(y)
+
+
+@pytest.mark.parametrize(
+    "f", [F.relu_bits, lambda x: F.relu(x * 1, inplace=True), lambda x: F.relu6(x * 1, inplace=True)]
+)
+@pytest.mark.parametrize("shape", [(), (1,), (8,), (4, 5), (2, 3, 5, 7)])
+def test_a_slope_of_0_or_1_is_a_bit_a_number(f: Any, shape: tuple[int, ...]) -> None:
+    """Where a copy of the output would be kept, or where nothing else keeps the output."""
+    (x,) = inputs(shape, needed="1")
+    _, (bits,) = kept(f, x)
+    assert bits.dtype == torch.uint8
+    assert bits.untyped_storage().nbytes() == -(-x.numel() // 8)
+
+
+ACTIVATIONS = ["relu", "relu6", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish"]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_norm_activation_and_convolution_keep_the_input_of_the_first(activation: str) -> None:
+    """And weights, and numbers a map: neither z nor a, of any storage."""
+    x, gamma, beta, w, b = inputs((2, 3, 6, 6), (3,), (3,), (4, 3, 3, 3), (4,), needed="11111")
+    how = {"training": True, "activation": activation}
+
+    def norm(x: Tensor, *weights: Tensor) -> Tensor:
+        return F.batch_norm_activation(x, None, None, *weights, **how)
+
+    def norm_and_convolution(x: Tensor, *weights: Tensor) -> Tensor:
+        return F.batch_norm_activation_conv2d(x, None, None, *weights, **how)
+
+    for f, weights in ((norm, (gamma, beta)), (norm_and_convolution, (gamma, beta, w, b))):
+        _, saved = kept(f, x, *weights)
+        own = data(x, *weights) - data(beta, b)
+        assert own < data(*saved)
+        numbers = {t.data_ptr(): t.numel() for t in saved if t.data_ptr() not in own}
+        assert list(numbers.values()) == [3] * 4  # mean and deviation, s and t
+    _, saved = kept(lambda x, w, b: F.activation_conv2d(x, activation, w, b), x, w, b)
+    assert data(*saved) == data(x, w)
+
+
+def test_a_convolution_that_computes_again_keeps_the_factor_that_is_asked_for() -> None:
+    """The kernel frozen: no source; what it is given frozen: no kernel."""
+    x, a, s, t, w = inputs((2, 3, 6, 6), (2, 3, 6, 6), (3,), (3,), (4, 3, 3, 3), needed="00000")
+    recipe = Recipe("relu", 1)
+    for needed, expected in (("11", data(x, s, t, w)), ("10", data(w)), ("01", data(x, s, t))):
+        a.requires_grad_(needed[0] == "1")
+        w.requires_grad_(needed[1] == "1")
+        _, saved = kept(lambda: recorrelated("conv2d", a, recipe, (x, s, t), w, None, 1, 0, 1, 1))
+        assert data(*saved) == expected
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from manualbp.functional import elementwise_loss, fused_conv_pool
 from manualbp.functional.activation import Sigmoid
 from manualbp.functional.conv import Correlate, FullConvolve
 from manualbp.functional.norm import Normalise
-from manualbp.kernels import activation, adaptive, conv, loss, pool, resize
+from manualbp.functional.recompute import Reactivate, Recipe
+from manualbp.kernels import activation, adaptive, bits, conv, loss, pool, resize
 from manualbp.kernels.adaptive import Windows
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.resize import Resize
@@ -22,7 +23,13 @@ from tests import checks
 from tests.cases import Case
 from tests.cases.activation import ELEMENTWISE
 from tests.cases.conv import CONV2D, TRANSPOSED
-from tests.cases.fused import CONV2D_AVG_POOL2D
+from tests.cases.fused import (
+    ACTIVATION_CONV2D,
+    BATCH_NORM_ACTIVATION,
+    BATCH_NORM_ACTIVATION_CONV2D,
+    CONV2D_AVG_POOL2D,
+    RELU_BITS,
+)
 from tests.cases.loss import BINARY_CROSS_ENTROPY, SMOOTH_L1_LOSS
 from tests.cases.norm import BATCH_NORM
 from tests.cases.pool import AVG_POOL2D, MAX_POOL2D
@@ -37,10 +44,12 @@ right = {name: getattr(module, name) for module, name in [
     (activation, "sigmoid_slope"),
     (activation, "inside_slope"),
     (activation, "gelu_slope"),
+    (bits, "unpacked"),
 ]}  # fmt: skip
 right_backward, right_transposed = Correlate.backward, FullConvolve.backward
 right_backward = Correlate.backward
 right_normalise = Normalise.backward
+right_sum = Recipe.sum
 
 
 def not_rotated(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
@@ -133,6 +142,33 @@ def as_if_not_rare(x: Tensor, p: Tensor) -> Tensor:
     return -x
 
 
+def slope_at_x(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+    """phi' at what batch norm was given, instead of what it made of it."""
+    x, *rest = ctx.saved_tensors
+    return ctx.recipe.slope(delta, x), None, None, *[None] * len(rest)
+
+
+def no_shift(recipe: Recipe, *sources: Tensor) -> Tensor:
+    """s x, without t."""
+    x, s, _ = sources
+    return x * s.view(-1, *[1] * (x.ndim - 2))
+
+
+def not_activated(recipe: Recipe, *sources: Tensor) -> Tensor:
+    """The convolution's factor is z instead of phi(z)."""
+    return recipe.sum(*sources)
+
+
+def constant_scale(recipe: Recipe, *sources: Tensor) -> Tensor:
+    """Right once, wrong twice: what z is made of does not depend on x."""
+    return right_sum(recipe, *(source.detach() for source in sources))
+
+
+def in_the_other_order(packed: Tensor, shape: torch.Size, last: bool) -> Tensor:
+    """Bits written in one order of memory and read in the other."""
+    return right["unpacked"](packed, shape, not last and len(shape) > 2)
+
+
 def writes_into_delta(delta: Tensor, y: Tensor) -> Tensor:
     """The right numbers, in the wrong memory."""
     return delta.mul_(y).mul_(1 - y)
@@ -157,6 +193,8 @@ SIGMOID = ELEMENTWISE[0]
 RELU6, GELU = (next(case for case in ELEMENTWISE if case.op == op) for op in ("relu6", "gelu"))
 BINARY = BINARY_CROSS_ENTROPY[-1]
 NORM = BATCH_NORM[2]
+NORM_RELU, NORM_RELU_CONV, GELU_CONV = BATCH_NORM_ACTIVATION[0], BATCH_NORM_ACTIVATION_CONV2D[0], ACTIVATION_CONV2D[0]
+BITS = RELU_BITS[3]
 PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]]] = [
     (conv, "full_convolve", not_rotated, CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (pool, "window_spread", not_divided, AVERAGE, {checks.equals_pytorch, checks.passes_gradcheck}),
@@ -184,6 +222,17 @@ PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]
     (activation, "sigmoid_slope", by_pytorch, SIGMOID, {checks.is_by_hand}),
     (activation, "inside_slope", ends_included, RELU6, {checks.equals_pytorch, checks.passes_gradcheck}),
     (activation, "gelu_slope", no_density, GELU, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (
+        Reactivate,
+        "backward",
+        staticmethod(slope_at_x),
+        NORM_RELU,
+        {checks.equals_pytorch, checks.passes_gradcheck},
+    ),
+    (Recipe, "sum", no_shift, NORM_RELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (Recipe, "value", not_activated, GELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (Recipe, "sum", constant_scale, NORM_RELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (bits, "unpacked", in_the_other_order, BITS, {checks.equals_pytorch, checks.passes_gradcheck}),
 ]
 FAILURES = (AssertionError, GradcheckError, RuntimeError)
 

@@ -11,7 +11,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 import manualbp.functional as F
 from tests.cases import CASES, ONE_OF_EACH, Case
 from tests.cases.conv import CONV2D, LINEAR
-from tests.cases.make import normal, together
+from tests.cases.make import fixed, normal, together
 from tests.checks import EXACT, derivatives, distance, first, random_like, wanted
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -231,6 +231,8 @@ EMPTY = [
     ("layer_norm", ((0, 3),), {"normalized_shape": (3,)}),
     ("group_norm", ((0, 4, 3, 2),), {"num_groups": 2}),
     ("batch_norm", ((0, 3, 2, 2),), {"running_mean": None, "running_var": None, "training": True}),
+    ("relu_bits", ((0, 3),), {}),
+    ("relu_bits", ((0, 3, 4, 2),), {}),
 ]
 
 
@@ -240,6 +242,21 @@ def test_empty_batch(op: str, shapes: Any, kwargs: Any, device: str) -> None:
     for a, b in zip(derivatives(case.ours, case, device), derivatives(case.torchs, case, device), strict=True):
         assert a.shape == b.shape
         assert torch.equal(a, b)
+
+
+def test_empty_batch_of_neighbours(device: str) -> None:
+    """Their functions take more than tensors first."""
+    weights, kernel = together(fixed(None, None), normal(3), normal(3)), together(normal(4, 3, 3, 3), normal(4))
+    x = normal(0, 3, 6, 5)
+    for case in (
+        Case("batch_norm", "empty", together(x, weights), {"training": True}),
+        Case("batch_norm_activation", "empty", together(x, weights), {"training": True}),
+        Case("batch_norm_activation_conv2d", "empty", together(x, weights, kernel), {"training": True, "padding": 1}),
+        Case("activation_conv2d", "empty", together(x, fixed("gelu"), kernel)),
+    ):
+        for a, b in zip(derivatives(case.ours, case, device), derivatives(case.torchs, case, device), strict=True):
+            assert a.shape == b.shape
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("op", ["cross_entropy", "nll_loss"])

@@ -15,6 +15,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+import manualbp
 import manualbp.nn as ours
 from manualbp.functional.conv import Correlate
 from manualbp.kernels import activation
@@ -79,6 +80,11 @@ def compiled(backend: str) -> Gradients:
         torch._dynamo.reset()  # else a graph with the wrong rule in it would be found again
 
 
+def fused(model: nn.Module, x: Tensor) -> Tensor:
+    assert manualbp.fuse(model).converted
+    return model(x)
+
+
 def under_autocast(model: nn.Module, x: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         return model.float()(x.float())
@@ -133,5 +139,6 @@ WAYS: dict[str, Callable[[], Gradients]] = {
     "torch.func.vmap of grad": lambda: functional(whole=False),
     "checkpoint": lambda: by_backward(lambda model, x: checkpoint(model, x, use_reentrant=False)),
     "reentrant checkpoint": lambda: by_backward(lambda model, x: checkpoint(model, x, use_reentrant=True)),
+    "fused": lambda: by_backward(fused),
     "autocast": lambda: by_backward(under_autocast),
 }
