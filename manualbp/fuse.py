@@ -117,12 +117,12 @@ class FusedForward(Fused):
         return other
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if {*self.names[: len(args)], *kwargs} != self.required:
-            forward = type(self.module).forward
-        elif torch.compiler.is_compiling() and self.module.training in self.by_mode:
-            forward = self.by_mode[self.module.training]
-        else:
-            forward = self.forward()
+        forward: Callable[..., Any] = type(self.module).forward
+        if {*self.names[: len(args)], *kwargs} == self.required:
+            if torch.compiler.is_compiling():  # where nothing can be traced: by_mode is empty after unpickling
+                forward = self.by_mode.get(self.module.training, forward)
+            else:
+                forward = self.forward()
         if self.was is None:
             return forward(self.module, *args, **kwargs)
         with by_hand():
@@ -142,9 +142,7 @@ class FusedForward(Fused):
 
 def structure(module: nn.Module) -> Key:
     """What the traced forward depends on."""
-    return tuple(
-        (type(m), m.training, has_hooks(m), *(m.__dict__.get(name) for name in SETTINGS)) for m in module.modules()
-    )
+    return tuple((type(m), m.training, has_hooks(m), *map(m.__dict__.get, SETTINGS)) for m in module.modules())
 
 
 def arguments(module: nn.Module) -> tuple[list[str], dict[str, Any]]:
@@ -220,8 +218,9 @@ def fuse(model: nn.Module) -> Report:
     The same numbers to rounding. In place, by a forward of its own for the model; its modules, parameters, state_dict
     stay as they are, and are what runs. What stands behind each other is found by torch.fx, in the model as a whole or,
     where that cannot be followed, in the largest parts that can; layers with hooks stay apart. A forward is traced in
-    training and in evaluation, and again when a module or a training flag has changed; what else it decides in Python
-    is decided then. Layers that are left run as they are: `convert` first if all shall be by hand.
+    training and in evaluation, and again when a module, its settings, hooks or training flag have changed; what else it
+    decides in Python is decided then. An unpickled copy must be called once before torch.compile takes it fused. Layers
+    that are left run as they are: `convert` first if all shall be by hand.
     -> a Report, to print. `unfuse` undoes it. Raises TypeError for what is no torch.nn.Module, ValueError where it is
     fused already.
     """

@@ -17,7 +17,6 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.checkpoint import checkpoint
 
 import manualbp
-from benchmarks.zoo import network
 from tests.checks import distance, random_like
 
 EXACT = 1e-12
@@ -248,6 +247,16 @@ def eval_after_step(model: nn.Module) -> nn.Module:
     """In evaluation, with the statistics that one step in training leaves."""
     model(X)
     return model.eval()
+
+
+def test_compile_of_an_unpickled_copy() -> None:
+    """As it is, until it was called once: nothing can be traced inside torch.compile."""
+    model, expected = fused(make("residual")), make("residual", convert=False)
+    other = through_pickle(model)
+    assert same(results(other, compiled_again(other)), results(expected))
+    other(X)
+    expected(X)
+    assert same(results(other, compiled_again(other)), results(expected))
 
 
 @every_model
@@ -563,7 +572,8 @@ def bytes_kept(model: nn.Module, x: Tensor) -> int:
 
 
 def test_a_residual_network_keeps_much_less() -> None:
-    theirs = network("resnet18").float()
+    torchvision = pytest.importorskip("torchvision")
+    theirs = torchvision.models.resnet18(weights=None)
     theirs.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     theirs.maxpool = nn.Identity()
     mine = copy.deepcopy(theirs)
