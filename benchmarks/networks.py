@@ -94,6 +94,6 @@ class Scale(nn.Module):
 NETWORKS = {
     "lecture004": Network(lecture004, 3, 32, 10, batch=128, sides=(16, 32, 48, 64, 96)),
     "caltech": Network(caltech, 1, 83, 101, batch=32),
-    "resnet18": Network(resnet18, 3, 32, 10, batch=32, sides=(16, 32, 48, 64)),
+    "resnet18": Network(resnet18, 3, 32, 10, batch=128, sides=(16, 32, 48, 64)),
     "airbench94": Network(airbench94, 3, 32, 10, batch=128),
 }

@@ -52,13 +52,25 @@ def test_both_ways_to_the_kernel_gradient(way: Any, steps: Any, images: int) -> 
     assert distance(way(x, delta, g, images), tensor(slow, x)) <= EXACT
 
 
-@pytest.mark.parametrize("C", [1, 16, 24])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_the_kernel_gradient_by_products_of_either_library(C: int, layout: torch.memory_format) -> None:
-    """From 192 columns on a product in float32 is a 1 x 1 convolution; that in float64 is none."""
-    x = random_like(torch.empty(5, C, 6, 7, dtype=torch.float64)).contiguous(memory_format=layout)
-    g = convolution("test", x.shape, (4, C, 3, 3), 1, 1, 1, 1)
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("padding", [0, 1, (2, 1)], ids=str)
+@pytest.mark.parametrize("H", [9, 10])
+@pytest.mark.parametrize("images", [1, 4])
+def test_two_rows_at_a_time(rows: int, padding: Any, H: int, images: int) -> None:
+    x = random_like(torch.empty(5, 3, H, 6, dtype=torch.float64))
+    g = convolution("test", x.shape, (4, 3, rows, 3), 1, padding, 1, 1)
     delta = random_like(torch.empty(5, 4, *g.y_size, dtype=torch.float64))
+    slow = reference.kernel_gradient(x.tolist(), delta.tolist(), 3, 4, g)
+    assert distance(conv._row_pairs(x, delta, g, images), tensor(slow, x)) <= EXACT
+
+
+@pytest.mark.parametrize(("C", "O"), [(1, 4), (16, 4), (24, 4), (24, 200), (128, 128)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_kernel_gradient_by_products_of_either_library(C: int, O: int, layout: torch.memory_format) -> None:
+    """In float32 a product of many numbers is a 1 x 1 convolution; in float64 it is none."""
+    x = random_like(torch.empty(5, C, 6, 7, dtype=torch.float64)).contiguous(memory_format=layout)
+    g = convolution("test", x.shape, (O, C, 3, 3), 1, 1, 1, 1)
+    delta = random_like(torch.empty(5, O, *g.y_size, dtype=torch.float64))
     assert distance(conv.kernel_gradient(x.float(), delta.float(), g), conv.kernel_gradient(x, delta, g)) <= 1e-6
 
 
