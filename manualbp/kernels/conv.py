@@ -67,8 +67,7 @@ def _maps_last(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     """The windows as [n i j, p q c]: a run of memory for each (q, c) where x is channels_last."""
     (N, C), O, axes = x.shape[:2], delta.shape[1], len(g.w_size)
     x, delta = x.movedim(1, -1), delta.movedim(1, -1)
-    windows = (F.pad(x, (0, 0, *_margins(g))) if any(g.padding) else x).contiguous()
-    windows = _unfolded(windows, g, 1).movedim(1 + axes, -1)  # n i j p q c
+    windows = _unfolded(_padded(x, g, 1), g, 1).movedim(1 + axes, -1)  # n i j p q c
 
     def piece(n: int) -> Tensor:
         rows = delta[n : n + images].reshape(-1, O)
@@ -95,10 +94,10 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     dw0 = m1 + m2, dw1 = m2 + m3. A product is that of two matrices here, the sum over n, j and the pairs of rows taken
     at once. The kernel's rows are taken by threes; one or two may be left. Source: Winograd 1980, ch. 5, F(3, 2).
     """
-    (N, C), (O, I, _), (P, Q), (top, left) = x.shape[:2], delta.shape[1:], g.w_size, g.padding
+    (N, C), (O, I, _), (P, Q) = x.shape[:2], delta.shape[1:], g.w_size
     below = I % 2  # a row of zeros, so that there are pairs
     x, delta = x.movedim(1, -1), delta.movedim(1, -1)
-    x = F.pad(x, (0, 0, left, left, top, top + below)).contiguous()
+    x = _padded(x, g, 1, below)
 
     def product(a: Tensor, b: Tensor) -> Tensor:
         return _product(a.reshape(-1, O), b.unfold(2, Q, 1).movedim(-1, 3).reshape(-1, Q * C))
@@ -137,8 +136,7 @@ def _maps_first(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     """The windows as [c p q, n i j], group by group."""
     (N, C), (O, *y_size), G = x.shape[:2], delta.shape[1:], g.groups
     axes, taps = len(g.w_size), prod(g.w_size)
-    windows = (F.pad(x, _margins(g)) if any(g.padding) else x).contiguous()
-    windows = _unfolded(windows, g, 2)  # n c i j p q
+    windows = _unfolded(_padded(x, g, 2), g, 2)  # n c i j p q
     windows = windows.permute(1, *range(2 + axes, 2 + 2 * axes), 0, *range(2, 2 + axes))  # c p q n i j
     columns = delta.reshape(N, G, O // G, *y_size).permute(1, 2, 0, *range(3, 3 + axes))  # group o n i j
     dw = x.new_zeros(G, C // G * taps, O // G, dtype=wide(x.dtype))
@@ -149,9 +147,25 @@ def _maps_first(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     return dw.to(x.dtype).transpose(1, 2).reshape(O, C // G, *g.w_size)
 
 
-def _margins(g: Geometry) -> list[int]:
-    """The padding as `torch.nn.functional.pad` wants it, the last axis first."""
-    return [pad for pad in reversed(g.padding) for _ in range(2)]
+def _padded(x: Tensor, g: Geometry, first: int, below: int = 0) -> Tensor:
+    """The images, whose axes begin at `first`, with zeros around them, `below` more rows of them below; contiguous.
+
+    `torch.nn.functional.pad` writes the zeros of the middle, too.
+    """
+    if not any(g.padding) and not below:
+        return x.contiguous()
+    shape = list(x.shape)
+    margins = [(pad, pad + (below if axis == 0 else 0)) for axis, pad in enumerate(g.padding)]
+    for axis, (before, behind) in enumerate(margins, start=first):
+        shape[axis] += before + behind
+    padded = x.new_empty(shape)
+    middle = padded
+    for axis, (before, behind) in enumerate(margins, start=first):
+        padded.narrow(axis, 0, before).zero_()
+        padded.narrow(axis, shape[axis] - behind, behind).zero_()
+        middle = middle.narrow(axis, before, x.shape[axis])
+    middle.copy_(x)
+    return padded
 
 
 def _unfolded(windows: Tensor, g: Geometry, first: int) -> Tensor:
