@@ -15,6 +15,9 @@ from manualbp.kernels.precision import wide
 # exp x = exp2(x log2 e): on a CPU exp2 takes a quarter of exp's time.
 LOG2_E = math.log2(math.e)
 
+# Numbers that go through several passes while they are in the cache.
+PIECE = 2**18
+
 
 def sigmoid_slope(delta: Tensor, y: Tensor) -> Tensor:
     """delta y (1 - y) as u - u y with u = delta y, in u's own memory."""
@@ -37,11 +40,24 @@ def relu_slope(delta: Tensor, y: Tensor) -> Tensor:
 
 
 def gelu_slope(delta: Tensor, x: Tensor) -> Tensor:
-    """delta (Phi + x phi) as delta (1 + u) / 2 with u = erf(x / sqrt 2) + 2 x phi(x)."""
-    d, x = delta.to(wide(delta.dtype)), x.to(wide(x.dtype))
+    """delta (Phi + x phi) as delta (1 + u) / 2 with u = erf(x / sqrt 2) + 2 x phi(x).
+
+    These are nine passes over memory: on a CPU some samples at a time go through all of them in the cache.
+    """
+    N, all_at_once = len(x) if x.ndim else 1, torch.compiler.is_compiling() or x.device.type != "cpu"
+    step = PIECE * N // (x.numel() or 1) or 1
+    if all_at_once or step >= N or wide(x.dtype) != x.dtype:
+        return _gelu_slope(delta.to(wide(delta.dtype)), x.to(wide(x.dtype)), None).to(delta.dtype)
+    dx = torch.empty_like(delta)
+    for n in range(0, N, step):
+        _gelu_slope(delta[n : n + step], x[n : n + step], dx[n : n + step])
+    return dx
+
+
+def _gelu_slope(d: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
     bell = (x * x).mul_(-0.5 * LOG2_E).exp2_()
     u = (x * math.sqrt(0.5)).erf_().addcmul_(x, bell, value=math.sqrt(2 / math.pi))
-    return torch.addcmul(d, d, u).mul_(0.5).to(delta.dtype)
+    return torch.addcmul(d, d, u, out=out).mul_(0.5)
 
 
 def gate_slope(delta: Tensor, x: Tensor, a: float, b: float) -> Tensor:

@@ -50,4 +50,5 @@ def unpacked(bits: Tensor, shape: torch.Size, last: bool) -> Tensor:
 
 def masked(delta: Tensor, bits: Tensor, last: bool) -> Tensor:
     """delta where the bit is 1, else 0."""
-    return unpacked(bits, delta.shape, last).to(delta.dtype) * delta
+    mask = unpacked(bits, delta.shape, last).to(delta.dtype)
+    return mask * delta if by_arithmetic() or torch.compiler.is_compiling() else mask.mul_(delta)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manualbp.kernels import conv, pool, reference
+from manualbp.kernels import activation, conv, pool, reference
 from manualbp.kernels.geometry import Geometry, convolution, pooling
 from tests.cases import Case
 from tests.cases.conv import TRIPLE
@@ -196,3 +196,11 @@ def test_max_pool_of_many_windows_takes_some_images_at_a_time(
     for one, other in zip(pieces, (y, byte), strict=True):
         assert torch.equal(one, other)
         assert one.stride() == other.stride()
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 5, 6), (9,), ()], ids=str)
+def test_the_slope_of_gelu_some_samples_at_a_time(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    delta, x = (random_like(torch.empty(shape, dtype=torch.float64), seed) for seed in (1, 2))
+    whole = activation.gelu_slope(delta, x)
+    monkeypatch.setattr(activation, "PIECE", 4)
+    assert torch.equal(activation.gelu_slope(delta, x), whole)
