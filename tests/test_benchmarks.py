@@ -163,7 +163,10 @@ def test_a_row_of_memory_for_each_variant(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("benchmarks.memory.variants_of", lambda _: [BASE, BY_HAND])
     rows = memory(setting("lecture004", "bf16", "cpu", batch=4))
     assert [row["variant"] for row in rows] == [BASE, BY_HAND]
-    assert all(row["peak"] > 0 and row["kept_ratio"] == pytest.approx(1, rel=0.01) for row in rows)
+    assert all(row["peak"] > 0 for row in rows)
+    base, by_hand = (row["kept_ratio"] for row in rows)
+    assert base == 1
+    assert 0.5 < by_hand < 1  # a byte for each maximum, instead of 8; the rest is alike
 
 
 @pytest.mark.parametrize(

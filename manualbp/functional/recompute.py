@@ -78,9 +78,9 @@ class Recipe:
         if self.base is not None:
             parts.append(self.base.value(*rest))
         z = parts[0]
-        in_place = self.terms and not torch.is_grad_enabled()  # the first term is new, and nothing keeps it
+        new = self.terms > 0 and not torch.is_grad_enabled()  # the first term, and nothing keeps it
         for part in parts[1:]:
-            z = z.add_(part) if in_place else z + part
+            z = z.add_(part) if new and z.shape == part.shape else z + part
         return z
 
     def value(self, *sources: Tensor) -> Tensor:

@@ -203,4 +203,4 @@ def test_the_slope_of_gelu_some_samples_at_a_time(shape: tuple[int, ...], monkey
     delta, x = (random_like(torch.empty(shape, dtype=torch.float64), seed) for seed in (1, 2))
     whole = activation.gelu_slope(delta, x)
     monkeypatch.setattr(activation, "PIECE", 4)
-    assert torch.equal(activation.gelu_slope(delta, x), whole)
+    assert distance(activation.gelu_slope(delta, x), whole) <= EXACT

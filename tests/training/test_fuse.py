@@ -104,7 +104,7 @@ def test_a_network_without_such_neighbours(capsys: pytest.CaptureFixture[str]) -
     assert "the fused network" not in printed
 
 
-def wrong_pool(pool: torch.nn.Module, x: Tensor, phi: str) -> Any:
+def wrong_pool(pool: torch.nn.Module, x: Tensor, phi: str, flat: bool) -> Any:
     return WrongSlope.apply(pool(x))
 
 
