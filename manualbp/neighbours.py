@@ -14,11 +14,11 @@ import torch.nn.functional as T
 from torch import fx, nn
 
 from manualbp import nn as by_hand_layers
+from manualbp.functional import fused_pool
 from manualbp.functional.recompute import Recipe
 from manualbp.nn import fused
 from manualbp.nn.recompute import NAMES, name_of, normalised, reactivated, recorrelated, rectified
 
-MONOTONE = "sigmoid", "tanh", "relu"  # they commute with the maximum
 MOST_TERMS = 3  # of a recipe: each is a pass over memory in backward
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 KEEP_INPUT = "gelu", "gelu_tanh", "silu", "hardswish"  # the others keep their output, which the next layer keeps, too
@@ -157,7 +157,8 @@ class Neighbours:
         """The max pooling that alone takes a monotone activation's output."""
         pool = self._only_user(node)
         layer = None if pool is None else self.layer(pool, nn.MaxPool2d)
-        return pool if self.activation(node) in MONOTONE and layer is not None and not layer.return_indices else None
+        monotone = self.activation(node) in fused_pool.ACTIVATIONS
+        return pool if monotone and layer is not None and not layer.return_indices else None
 
     def _norm(self, node: fx.Node) -> None:
         user = self._only_user(node)

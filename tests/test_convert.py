@@ -1,7 +1,6 @@
 """convert and restore: classes exchanged in place, everything else as it was, and a report."""
 
 import copy
-import io
 import pickle
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 import manualbp
 from tests.checks import EXACT, distance, random_like
+from tests.copies import COPIES
 
 
 class Block(nn.Module):
@@ -152,22 +152,7 @@ def test_twice_is_once() -> None:
     assert contents(model) == before
 
 
-def through_deepcopy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model)
-
-
-def through_pickle(model: nn.Module) -> nn.Module:
-    return pickle.loads(pickle.dumps(model))
-
-
-def through_torch_save(model: nn.Module) -> nn.Module:
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("through", [through_deepcopy, through_pickle, through_torch_save])
+@pytest.mark.parametrize("through", COPIES)
 def test_a_copy_of_a_converted_model_is_converted_and_can_be_restored(through: Any) -> None:
     model = network()
     before = contents(model)

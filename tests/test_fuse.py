@@ -1,8 +1,6 @@
 """fuse and unfuse: the same numbers, the same objects, less memory; and what must be left as it is."""
 
 import copy
-import io
-import pickle
 import random
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import manualbp
 from tests.checks import distance, random_like
+from tests.copies import COPIES, through_pickle
 
 EXACT = 1e-12
 
@@ -183,22 +182,7 @@ def test_what_is_no_module_is_refused(op: Any) -> None:
         op([nn.Linear(2, 2)])
 
 
-def through_deepcopy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model)
-
-
-def through_pickle(model: nn.Module) -> nn.Module:
-    return pickle.loads(pickle.dumps(model))
-
-
-def through_torch_save(model: nn.Module) -> nn.Module:
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("through", [through_deepcopy, through_pickle, through_torch_save])
+@pytest.mark.parametrize("through", COPIES)
 def test_a_copy_is_fused_and_can_be_unfused(through: Callable[[nn.Module], nn.Module]) -> None:
     model = fused(make("residual"))
     other = through(model)

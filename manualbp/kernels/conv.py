@@ -102,7 +102,7 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     def product(a: Tensor, b: Tensor) -> Tensor:
         return _product(a.reshape(-1, O), b.unfold(2, Q, 1).movedim(-1, 3).reshape(-1, Q * C))
 
-    dw: list[Tensor] = []
+    sums: list[list[Tensor]] = []  # of three, two or one row of the kernel, the products
     for n in range(0, N, images):
         rows = F.pad(delta[n : n + images], (0, 0, 0, 0, 0, below)) if below else delta[n : n + images]
         d, e = rows[:, ::2], rows[:, 1::2]
@@ -113,23 +113,22 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
             x0, x1, *others = (x[n : n + images, k : k + I + below - 1 : 2] for k in range(p, min(p + 3, P) + 1))
             if len(others) == 2:
                 x2, x3 = others
-                m += [product(d, x0 - x2), product(plus, x1 + x2), product(minus, x2 - x1), product(e, x3 - x1)]
+                m.append([product(d, x0 - x2), product(plus, x1 + x2), product(minus, x2 - x1), product(e, x3 - x1)])
             elif len(others) == 1:
-                m += [product(d, x0 - x1), product(d + e, x1), product(e, others[0] - x1)]
+                m.append([product(d, x0 - x1), product(d + e, x1), product(e, others[0] - x1)])
             else:
-                m += [product(d, x0), product(e, x1)]
-        dw = [a.add_(b) for a, b in zip(dw, m, strict=True)] if dw else m
-    taps = []
-    while dw:
-        m1, m2, *rest = dw
-        if len(dw) == 2:
-            taps, dw = [*taps, m1 + m2], []
-        elif len(dw) == 3:
-            taps, dw = [*taps, m1 + m2, m2 + rest[0]], []
+                m.append([product(d, x0), product(e, x1)])
+        sums = [[a.add_(b) for a, b in zip(*both, strict=True)] for both in zip(sums, m, strict=True)] if sums else m
+    dw = []
+    for m1, m2, *more in sums:
+        if len(more) == 2:
+            m3, m4 = more
+            dw += [m1 + m2 + m3, m2 - m3, m2 + m3 + m4]
+        elif len(more) == 1:
+            dw += [m1 + m2, m2 + more[0]]
         else:
-            (m3, m4), dw = rest[:2], rest[2:]
-            taps += [m1 + m2 + m3, m2 - m3, m2 + m3 + m4]
-    return torch.stack(taps, 1).reshape(O, P, Q, C).movedim(-1, 1)
+            dw.append(m1 + m2)
+    return torch.stack(dw, 1).reshape(O, P, Q, C).movedim(-1, 1)
 
 
 def _maps_first(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:

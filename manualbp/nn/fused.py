@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from manualbp import functional as F
+from manualbp.functional import fused_pool
 from manualbp.nn.activation import ReLU, Sigmoid, Tanh
 from manualbp.nn.conv import Conv2d
 from manualbp.nn.pool import AvgPool2d, MaxPool2d
 
-PHI = {"sigmoid": F.sigmoid, "tanh": F.tanh, "relu": F.relu}
 # By the class itself: a subclass may do something else.
 ACTIVATIONS: dict[type[nn.Module], str] = {
     **{nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", nn.ReLU: "relu"},
@@ -21,7 +21,7 @@ ACTIVATIONS: dict[type[nn.Module], str] = {
 def activated_pool(pool: Any, x: Tensor, phi: str, flat: bool) -> Tensor:
     """phi(pool(x)); if `flat`, with the maps one behind the other in memory: to flatten them copies nothing then."""
     y = F.max_pool2d(x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-    return PHI[phi](y.contiguous() if flat else y)
+    return fused_pool.ACTIVATIONS[phi](y.contiguous() if flat else y)
 
 
 def folds(conv: Any, pool: Any) -> bool:
