@@ -17,10 +17,10 @@ CORRELATE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 FULL_CONVOLVE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 # Elements of the matrix of windows that is built at a time: what a CPU's cache holds; a GPU wants few large products.
-CHUNK = {"cpu": 2**20, "cuda": 2**27}
+CHUNK = {"cpu": 2**21, "cuda": 2**27}
 
 # Output positions whose windows are built at a time where rows are taken in pairs.
-PAIRED = 2**13
+PAIRED = 2**14
 
 
 def correlate(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
@@ -52,13 +52,12 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     positions = prod(delta.shape[2:])
     chunk = CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * positions)
     images = min(max(chunk, 2 * O // positions), N // 4) or 1  # a piece should be larger than the sum of them
-    last = C >= 16 and (x.stride(1) == 1 or C * taps >= 192)  # where they lie so, or it is worth a copy
-    if x.device.type == "cpu" and g.groups == 1 and last:
-        plain = (len(g.w_size), *g.stride, *g.dilation) == (2, 1, 1, 1, 1) and g.w_size[0] > 1 and positions > 0
-        if (
-            plain and C * O >= 2**14 and x.dtype in (torch.float32, torch.float64)
-        ):  # below, sums cost what products save
-            return _row_pairs(x, delta, g, min(PAIRED // max(positions, 1), N // 2) or 1)
+    many = C >= (128 if g.stride[-1] == 1 else 16) and (x.stride(1) == 1 or C * taps >= 192)  # worth a copy
+    if x.device.type == "cpu" and g.groups == 1 and many:
+        plain = (len(g.w_size), *g.stride, *g.dilation) == (2, 1, 1, 1, 1) and g.w_size[0] > 1
+        # Below, the sums cost what the products save.
+        if plain and C * O >= 2**14 and x.dtype in (torch.float32, torch.float64):
+            return _row_pairs(x, delta, g, min(PAIRED // positions, N // 2) or 1)
         return _maps_last(x, delta, g, images)
     return _maps_first(x, delta, g, images)
 
@@ -87,8 +86,8 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     Of rows d and e of delta and the rows x0, x1, x2, x3 of x that they meet, three rows of the kernel get
 
         dw0 = d x0 + e x1    dw1 = d x1 + e x2    dw2 = d x2 + e x3        six products; by four, the same is
-        m1 = d (x0 - x2)    m2 = (d + e)/2 (x1 + x2)    m3 = (d - e)/2 (x2 - x1)    m4 = e (x3 - x1)
-        dw0 = m1 + m2 + m3    dw1 = m2 - m3    dw2 = m2 + m3 + m4
+        m1 = d (x0 - x2)    m2 = (d + e) (x1 + x2)    m3 = (d - e) (x2 - x1)    m4 = e (x3 - x1)
+        dw0 = m1 + (m2 + m3)/2    dw1 = (m2 - m3)/2    dw2 = (m2 + m3)/2 + m4
 
     and two rows of it, the first two lines of these, by three: m1 = d (x0 - x1), m2 = (d + e) x1, m3 = e (x2 - x1),
     dw0 = m1 + m2, dw1 = m2 + m3. A product is that of two matrices here, the sum over n, j and the pairs of rows taken
@@ -106,8 +105,7 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     for n in range(0, N, images):
         rows = F.pad(delta[n : n + images], (0, 0, 0, 0, 0, below)) if below else delta[n : n + images]
         d, e = rows[:, ::2], rows[:, 1::2]
-        half, more = 0.5 * d, 0.5 * e
-        plus, minus = half + more, half - more
+        plus, minus = d + e, d - e
         m = []
         for p in range(0, P, 3):
             x0, x1, *others = (x[n : n + images, k : k + I + below - 1 : 2] for k in range(p, min(p + 3, P) + 1))
@@ -115,7 +113,7 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
                 x2, x3 = others
                 m.append([product(d, x0 - x2), product(plus, x1 + x2), product(minus, x2 - x1), product(e, x3 - x1)])
             elif len(others) == 1:
-                m.append([product(d, x0 - x1), product(d + e, x1), product(e, others[0] - x1)])
+                m.append([product(d, x0 - x1), product(plus, x1), product(e, others[0] - x1)])
             else:
                 m.append([product(d, x0), product(e, x1)])
         sums = [[a.add_(b) for a, b in zip(*both, strict=True)] for both in zip(sums, m, strict=True)] if sums else m
@@ -123,7 +121,8 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     for m1, m2, *more in sums:
         if len(more) == 2:
             m3, m4 = more
-            dw += [m1 + m2 + m3, m2 - m3, m2 + m3 + m4]
+            half = (m2 + m3) * 0.5
+            dw += [m1 + half, (m2 - m3) * 0.5, half + m4]
         elif len(more) == 1:
             dw += [m1 + m2, m2 + more[0]]
         else:
@@ -132,17 +131,19 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
 
 
 def _maps_first(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
-    """The windows as [c p q, n i j], group by group."""
-    (N, C), (O, *y_size), G = x.shape[:2], delta.shape[1:], g.groups
-    axes, taps = len(g.w_size), prod(g.w_size)
-    windows = _unfolded(_padded(x, g, 2), g, 2)  # n c i j p q
-    windows = windows.permute(1, *range(2 + axes, 2 + 2 * axes), 0, *range(2, 2 + axes))  # c p q n i j
-    columns = delta.reshape(N, G, O // G, *y_size).permute(1, 2, 0, *range(3, 3 + axes))  # group o n i j
-    dw = x.new_zeros(G, C // G * taps, O // G, dtype=wide(x.dtype))
-    cpq = (slice(None),) * (1 + axes)
-    for n in range(0, N, images):
-        rows = windows[(*cpq, slice(n, n + images))].reshape(G, C // G * taps, -1)
-        dw = dw + rows @ columns[:, :, n : n + images].reshape(G, O // G, -1).mT
+    """The windows as [c p q, n i j], group by group: a run of memory for each row."""
+    (N, C), O, G, axes = x.shape[:2], delta.shape[1], g.groups, len(g.w_size)
+    cpq = 0, *range(2 + axes, 2 + 2 * axes)
+    nij = range(1, 2 + axes)
+
+    def piece(n: int) -> Tensor:
+        maps = _padded(x[n : n + images].transpose(0, 1), g, 2)  # c n h k; a few images, which stay in the cache
+        rows = _unfolded(maps, g, 2).permute(*cpq, *nij).reshape(G, C // G * prod(g.w_size), -1)
+        return _windows_by(rows, delta[n : n + images]).to(wide(x.dtype))
+
+    dw = piece(0)
+    for n in range(images, N, images):
+        dw = dw.add_(piece(n))
     return dw.to(x.dtype).transpose(1, 2).reshape(O, C // G, *g.w_size)
 
 
@@ -176,13 +177,33 @@ def _unfolded(windows: Tensor, g: Geometry, first: int) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a^T b of a [K, O] and b [K, M].
-
-    PyTorch leaves float32 on a CPU to MKL, which has half of oneDNN's rate on AMD's. A transposed 1 x 1 convolution is
-    the same product by oneDNN: b's rows are maps of M pixels, a is the kernel. Its dilation means nothing; with it
-    PyTorch takes oneDNN in a single thread, too. MKL is as fast for small results.
-    """
+    """a^T b of a [K, O] and b [K, M]: a transposed 1 x 1 convolution, b's rows the maps of M pixels, a the kernel."""
     (K, O), M = a.shape, b.shape[1]
-    if b.dtype != torch.float32 or K * M <= 20480 or M * O < 4096:
+    if not _by_convolution(b, K, M, O):
         return (b.T @ a).T
     return F.conv_transpose2d(b.view(1, K, M, 1), a.reshape(K, O, 1, 1), dilation=(1, 2)).view(O, M)
+
+
+def _windows_by(windows: Tensor, delta: Tensor) -> Tensor:
+    """windows [G, M, K] by delta [n, O, ...], its maps in G groups, of K positions: [G, M, O / G]."""
+    (G, M, K), O = windows.shape, delta.shape[1]
+    last = delta.stride(1) == 1
+    if G > 1 or not _by_convolution(windows, K, M, O):
+        if last:
+            return windows @ delta.movedim(1, -1).reshape(K, G, O // G).transpose(0, 1)
+        return windows @ delta.transpose(0, 1).reshape(G, O // G, K).mT
+    images = windows.view(1, M, 1, K).movedim(-1, 1)
+    if last:
+        y = F.conv_transpose2d(images, delta.movedim(1, -1).reshape(K, O, 1, 1), dilation=(1, 2))
+    else:
+        y = F.conv2d(images, delta.transpose(0, 1).reshape(O, K, 1, 1), dilation=(1, 2))
+    return y.movedim(1, -1).reshape(1, M, O)
+
+
+def _by_convolution(t: Tensor, K: int, M: int, O: int) -> bool:
+    """Whether a product of [M, K] and [K, O] is taken as a 1 x 1 convolution.
+
+    PyTorch leaves float32 on a CPU to MKL, which has half of oneDNN's rate on AMD's; a convolution is oneDNN's. Its
+    dilation means nothing; with it PyTorch takes oneDNN in a single thread, too. MKL is as fast for small results.
+    """
+    return t.device.type == "cpu" and t.dtype == torch.float32 and K * M > 20480 and M * O >= 1024
