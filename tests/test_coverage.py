@@ -80,7 +80,7 @@ def test_a_node_that_is_reached_twice_counts_once() -> None:
 
 def test_in_place() -> None:
     report = manualbp.coverage(F.relu(x * 1, inplace=True))
-    assert report.by_hand == {"ReLUBits": 1}
+    assert report.by_hand == {"ReLUBitsInPlace": 1}
     assert not report.layers
 
 

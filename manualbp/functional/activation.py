@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
-from manualbp.functional.relu_bits import ReLUBits
+from manualbp.functional.relu_bits import rectify
 from manualbp.kernels import activation as kernels
 
 
@@ -215,4 +215,4 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     Source: lecture 003, eq. 3.2; derivation at the head of this file.
     """
     refuse_complex("relu", input=input)
-    return input.copy_(run(ReLUBits, input, inf)[0]) if inplace else run(ReLU, input)
+    return rectify(input, inf) if inplace else run(ReLU, input)

@@ -21,7 +21,7 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
-from manualbp.functional.relu_bits import ReLUBits
+from manualbp.functional.relu_bits import rectify
 from manualbp.kernels import activation as kernels
 
 
@@ -248,7 +248,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     Source: Krizhevsky 2010; derivation at the head of this file.
     """
     refuse_complex("relu6", input=input)
-    return input.copy_(run(ReLUBits, input, 6.0)[0]) if inplace else run(Hardtanh, input, 0.0, 6.0)
+    return rectify(input, 6.0) if inplace else run(Hardtanh, input, 0.0, 6.0)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:

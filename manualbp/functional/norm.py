@@ -34,12 +34,21 @@ from manualbp.functional._rule import Rule, full_precision, kept, refuse_complex
 from manualbp.functional.affine import Affine
 from manualbp.kernels import norm as kernels
 from manualbp.kernels.norm import Sharing
+from manualbp.kernels.pieces import in_place
 from manualbp.kernels.precision import wide
 
 
 def _sum(t: Tensor, axes: tuple[int, ...]) -> Tensor:
     """The sum over `axes`. There may be none: then `sum` itself would take all."""
     return t.sum(axes) if axes else t
+
+
+def _combined(delta: Tensor, a: Tensor, x: Tensor, c: Tensor, e: Tensor) -> Tensor:
+    """a delta + c x + e, map by map."""
+    if in_place():
+        return kernels.combined(delta, a, x, c, e)
+    rest = run(Affine, x.to(a.dtype), c.flatten(), e.flatten())
+    return torch.addcmul(rest, delta.to(a.dtype), a).to(x.dtype)
 
 
 def _sums(t: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -79,25 +88,26 @@ class Normalise(Rule):
         x, w, mu, r = ctx.saved_tensors
         how, (w_dtype, b_dtype) = ctx.how, ctx.dtypes
         x_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
-        dx = dw = None
-        d = delta.to(r.dtype)
-        s = _sums(d, how.both)
+        dx, d, z = None, delta, x
+        if not (x_needed or w_needed):
+            s = q = _sums(d.to(r.dtype), how.both)
+        elif how.kind == "batch":
+            s, q = kernels.sums(d, z, mu, how.both)
+        else:
+            d, z = d.to(r.dtype), z.to(r.dtype) - mu
+            s, q = _sums(d, how.both), _sums(d * z, how.both)
+        dw = _sum(q * r, how.along).to(w_dtype) if w_needed else None
         db = _sum(s, how.along).to(b_dtype) if b_needed else None
-        if x_needed or w_needed:
-            z = x.to(r.dtype) - mu
-            q = _sums(d * z, how.both)
-            dw = _sum(q * r, how.along).to(w_dtype) if w_needed else None
-            if x_needed:
-                w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
-                g, m = s * w, max(how.count(x), 1)  # an empty batch has no numbers, and no 0 / 0 either
-                c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -m
-                e = (eps - r * g.sum(how.over, keepdim=True)) / m
-                if how.kind == "batch":
-                    rest = run(Affine, x.to(r.dtype), c.flatten(), (e - c * mu).flatten())  # c (x - mu) + e
-                else:
-                    rest = torch.addcmul(e, z, c)
+        if x_needed:
+            w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
+            g, m = s * w, max(how.count(x), 1)  # an empty batch has no numbers, and no 0 / 0 either
+            c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -m
+            e = (eps - r * g.sum(how.over, keepdim=True)) / m
+            if how.kind == "batch":
+                dx = _combined(d, r * w, z, c, e - c * mu)
+            else:
                 a, d = (r * w, d) if how.both else (r, g)  # g is delta w already where nothing was summed
-                dx = torch.addcmul(rest, d, a).to(x.dtype)
+                dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
         return dx, dw, db, None, None, None
 
 

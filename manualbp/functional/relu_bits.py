@@ -13,7 +13,6 @@ from math import inf
 from typing import Any
 
 import torch
-import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.functional._rule import Rule, refuse_complex, run
@@ -25,10 +24,7 @@ class ReLUBits(Rule):
 
     @staticmethod
     def forward(x: Tensor, high: float) -> tuple[Tensor, Tensor]:
-        last = kernels.maps_last(x)
-        if high == inf:
-            return torch.relu(x), kernels.packed(x > 0, last)
-        return T.hardtanh(x, 0, high), kernels.packed((x > 0) & (x < high), last)
+        return kernels.rectified(x, high)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
@@ -83,6 +79,39 @@ class MaskedDual(Masked):
 
 
 ReLUBits.dual, Masked.dual = ReLUBitsDual, MaskedDual
+
+
+class ReLUBitsInPlace(Rule):
+    """The same, with y in the place of x. Not for torch.func and torch.compile, which follow no change of an input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, high: float) -> Tensor:
+        ctx.last = kernels.maps_last(x)
+        y, bits = kernels.rectified(x, high, x)
+        ctx.mark_dirty(y)
+        ctx.save_for_backward(bits)
+        ctx.save_for_forward(bits)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
+        (bits,) = ctx.saved_tensors
+        return run(Masked, delta, bits, ctx.last), None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        (bits,) = ctx.saved_tensors
+        return dx.copy_(run(Masked, dx, bits, ctx.last))
+
+
+ReLUBitsInPlace.dual = ReLUBitsInPlace
+
+
+def rectify(x: Tensor, high: float) -> Tensor:
+    """min(max(x, 0), high), written into x; kept: a bit a number."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return x.copy_(run(ReLUBits, x, high)[0])
+    return run(ReLUBitsInPlace, x, high)
 
 
 def relu_bits(input: Tensor) -> Tensor:

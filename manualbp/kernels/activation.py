@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp.kernels.pieces import pieces
 from manualbp.kernels.precision import wide
 
 # exp x = exp2(x log2 e): on a CPU exp2 takes a quarter of exp's time.
 LOG2_E = math.log2(math.e)
-
-# Numbers that go through several passes while they are in the cache.
-PIECE = 2**18
 
 
 def sigmoid_slope(delta: Tensor, y: Tensor) -> Tensor:
@@ -44,13 +42,11 @@ def gelu_slope(delta: Tensor, x: Tensor) -> Tensor:
 
     These are nine passes over memory: on a CPU some samples at a time go through all of them in the cache.
     """
-    N, all_at_once = len(x) if x.ndim else 1, torch.compiler.is_compiling() or x.device.type != "cpu"
-    step = PIECE * N // (x.numel() or 1) or 1
-    if all_at_once or step >= N or wide(x.dtype) != x.dtype:
+    if wide(x.dtype) != x.dtype or len(pieces(x)) == 1:
         return _gelu_slope(delta.to(wide(delta.dtype)), x.to(wide(x.dtype)), None).to(delta.dtype)
     dx = torch.empty_like(delta)
-    for n in range(0, N, step):
-        _gelu_slope(delta[n : n + step], x[n : n + step], dx[n : n + step])
+    for part in pieces(delta, x, dx):
+        _gelu_slope(*part)
     return dx
 
 

@@ -52,7 +52,7 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     positions = prod(delta.shape[2:])
     chunk = CHUNK.get(x.device.type, CHUNK["cuda"]) // (C * taps * positions)
     images = min(max(chunk, 2 * O // positions), N // 4) or 1  # a piece should be larger than the sum of them
-    many = C >= (128 if g.stride[-1] == 1 else 16) and (x.stride(1) == 1 or C * taps >= 192)  # worth a copy
+    many = (128 if g.stride[-1] == 1 else 16) <= C and (x.stride(1) == 1 or C * taps >= 192)  # worth a copy
     if x.device.type == "cpu" and g.groups == 1 and many:
         plain = (len(g.w_size), *g.stride, *g.dilation) == (2, 1, 1, 1, 1) and g.w_size[0] > 1
         # Below, the sums cost what the products save.

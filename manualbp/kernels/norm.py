@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from manualbp.kernels.pieces import in_place, pieces
 from manualbp.kernels.precision import wide
 
 
@@ -71,6 +72,28 @@ def normalise_by(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, va
 def affine(x: Tensor, s: Tensor, t: Tensor | None) -> Tensor:
     """s x + t, map by map: PyTorch's fused normalisation, given a mean of 0 and a variance of 1."""
     return normalise_by(x, s, t, torch.zeros_like(s), torch.ones_like(s), 0.0)
+
+
+def sums(delta: Tensor, x: Tensor, mu: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """sum delta and sum delta (x - mu) over the axes `over`, the samples' among them; extents of 1 in their place."""
+
+    def of(d: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        d, z = d.to(mu.dtype), x - mu
+        return d.sum(over, keepdim=True), (z.mul_(d) if in_place() else z * d).sum(over, keepdim=True)
+
+    (s, q), *others = (of(*piece) for piece in pieces(delta, x))
+    for t, u in others:
+        s, q = s + t, q + u
+    return s, q
+
+
+def combined(delta: Tensor, a: Tensor, x: Tensor, c: Tensor, e: Tensor) -> Tensor:
+    """a delta + c x + e, map by map, in the dtype of a; then in x's. Where `pieces.in_place` holds."""
+    y = torch.empty_like(x)
+    c, e = c.flatten(), e.flatten()
+    for d, z, to in pieces(delta, x, y):
+        torch.addcmul(affine(z.to(a.dtype), c, e), d.to(a.dtype), a, out=to)
+    return y
 
 
 def _batch(

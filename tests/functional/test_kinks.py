@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as T
 from torch import Tensor
-from torch.autograd import grad, gradgradcheck
+from torch.autograd import forward_ad, grad, gradgradcheck
 
 import manualbp.functional as F
 from tests.checks import distance, random_like
@@ -22,7 +22,7 @@ KINKS = [
     *[("softplus", {"beta": beta, "threshold": threshold}) for beta, threshold in ((1, 3), (2, 6), (-2, 6), (1, 0))],
 ]
 SMOOTH = [("gelu", {}), ("gelu", {"approximate": "tanh"}), ("silu", {}), ("softplus", {})]
-INPLACE = [*KINKS[:12], ("silu", {})]
+INPLACE = [("relu", {}), *KINKS[:12], ("silu", {})]
 ids = {"ids": lambda v: v if isinstance(v, str) else " ".join(map(str, v.values()))}
 
 
@@ -64,6 +64,30 @@ def test_in_place(op: str, kwargs: Any, device: str) -> None:
     assert y is copy
     assert torch.equal(copy, expected)
     assert distance(grad(y, leaf, delta)[0], grad(expected, leaf, delta)[0]) <= 1e-6
+
+
+@pytest.mark.parametrize(("op", "kwargs"), INPLACE, **ids)
+def test_a_part_in_place(op: str, kwargs: Any, device: str) -> None:
+    """A view that is changed changes the tensor, and its gradient and its tangent."""
+    leaf, t = (3 * random_like(torch.empty(4, 5, dtype=torch.float64, device=device), seed) for seed in (1, 2))
+
+    def in_place(x: Tensor) -> Tensor:
+        whole = x * 2
+        getattr(F, op)(whole[1:3], **kwargs, inplace=True)
+        return whole**2
+
+    def apart(x: Tensor) -> Tensor:
+        above, middle, below = (x * 2).split([1, 2, 1])
+        return torch.cat([above, getattr(T, op)(middle, **kwargs), below]) ** 2
+
+    leaf.requires_grad_()
+    delta = random_like(leaf, 3)
+    ours, expected = (grad(f(leaf), leaf, delta)[0] for f in (in_place, apart))
+    assert distance(ours, expected) <= 1e-9  # PyTorch rounds 1 / 6 to float32
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(leaf, t)
+        ours, expected = (forward_ad.unpack_dual(f(x)).tangent for f in (in_place, apart))
+    assert distance(ours, expected) <= 1e-9  # PyTorch rounds 1 / 6 to float32
 
 
 @pytest.mark.parametrize(("op", "kwargs"), [*SMOOTH, ("elu", {"alpha": 2.0}), ("hardswish", {})], **ids)

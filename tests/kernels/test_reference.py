@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manualbp.kernels import activation, conv, pool, reference
+from manualbp.kernels import conv, pool, reference
 from manualbp.kernels.geometry import Geometry, convolution, pooling
 from tests.cases import Case
 from tests.cases.conv import TRIPLE
@@ -192,15 +192,7 @@ def test_max_pool_of_many_windows_takes_some_images_at_a_time(
     g = pooling("test", x.shape, 3, 2, 1, 1, False)
     y, byte = pool.max_pool_by_bytes(x, g)
     monkeypatch.setattr(pool, "MOST", 3 * 3 * y[0, 0].numel())
-    pieces = pool.max_pool_by_bytes(x, g)
-    for one, other in zip(pieces, (y, byte), strict=True):
+    in_pieces = pool.max_pool_by_bytes(x, g)
+    for one, other in zip(in_pieces, (y, byte), strict=True):
         assert torch.equal(one, other)
         assert one.stride() == other.stride()
-
-
-@pytest.mark.parametrize("shape", [(7, 3, 5, 6), (9,), ()], ids=str)
-def test_the_slope_of_gelu_some_samples_at_a_time(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    delta, x = (random_like(torch.empty(shape, dtype=torch.float64), seed) for seed in (1, 2))
-    whole = activation.gelu_slope(delta, x)
-    monkeypatch.setattr(activation, "PIECE", 4)
-    assert distance(activation.gelu_slope(delta, x), whole) <= EXACT
