@@ -1,7 +1,8 @@
 """Slopes of activations, each in as few passes over memory as PyTorch's forward primitives allow.
 
 A function with a threshold is told apart by `sign`, `clamp` and `maximum`: `torch.where` and masks of booleans take up
-to ten times as long on a CPU. Those that subtract compute half precision in float32 and round once.
+to ten times as long on a CPU. Those that subtract compute half precision in float32 and round once. Those of five
+passes and more go through the cache some samples at a time.
 """
 
 import math
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.kernels.pieces import pieces
+from manualbp.kernels.pieces import piecewise
 from manualbp.kernels.precision import wide
 
 # exp x = exp2(x log2 e): on a CPU exp2 takes a quarter of exp's time.
@@ -37,25 +38,16 @@ def relu_slope(delta: Tensor, y: Tensor) -> Tensor:
     return y.sign().mul_(delta)
 
 
+@piecewise
 def gelu_slope(delta: Tensor, x: Tensor) -> Tensor:
-    """delta (Phi + x phi) as delta (1 + u) / 2 with u = erf(x / sqrt 2) + 2 x phi(x).
-
-    These are nine passes over memory: on a CPU some samples at a time go through all of them in the cache.
-    """
-    if wide(x.dtype) != x.dtype or len(pieces(x)) == 1:
-        return _gelu_slope(delta.to(wide(delta.dtype)), x.to(wide(x.dtype)), None).to(delta.dtype)
-    dx = torch.empty_like(delta)
-    for part in pieces(delta, x, dx):
-        _gelu_slope(*part)
-    return dx
-
-
-def _gelu_slope(d: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
+    """delta (Phi + x phi) as delta (1 + u) / 2 with u = erf(x / sqrt 2) + 2 x phi(x)."""
+    d, x = delta.to(wide(delta.dtype)), x.to(wide(x.dtype))
     bell = (x * x).mul_(-0.5 * LOG2_E).exp2_()
     u = (x * math.sqrt(0.5)).erf_().addcmul_(x, bell, value=math.sqrt(2 / math.pi))
-    return torch.addcmul(d, d, u, out=out).mul_(0.5)
+    return u.add_(1).mul_(d).mul_(0.5).to(delta.dtype)
 
 
+@piecewise
 def gate_slope(delta: Tensor, x: Tensor, a: float, b: float) -> Tensor:
     """delta s (1 + u) with s = sigmoid(z), u = (1 - s) x z', z = a x + b x^3.
 
@@ -98,6 +90,7 @@ def leaky_slope(delta: Tensor, t: Tensor, negative_slope: float) -> Tensor:
     return T.leaky_relu(side, -negative_slope).mul_(d).to(delta.dtype)
 
 
+@piecewise
 def inside_slope(delta: Tensor, t: Tensor, low: float, high: float, slope: float) -> Tensor:
     """slope delta [low < t < high]: (t - low) (high - t) is 0 for a clamped t at either end, else positive."""
     inside = t.clamp(low, high)
@@ -105,6 +98,7 @@ def inside_slope(delta: Tensor, t: Tensor, low: float, high: float, slope: float
     return inside.mul_(delta) if slope == 1 else inside.mul_(delta).mul_(slope)
 
 
+@piecewise
 def hardswish_slope(delta: Tensor, x: Tensor) -> Tensor:
     """delta (h + x h'), h = hardsigmoid(x). x is clamped, as 0 is no product of infinity and 0."""
     d, x = delta.to(wide(delta.dtype)), x.to(wide(x.dtype))

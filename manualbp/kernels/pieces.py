@@ -1,5 +1,8 @@
 """Samples in pieces: several passes over memory while a piece is in the cache."""
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
@@ -23,3 +26,18 @@ def pieces(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
     if x.device.type != "cpu" or step >= N or not in_place():
         return [(x, *others)]
     return list(zip(*(t.split(step) for t in (x, *others)), strict=True))
+
+
+def piecewise(slope: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of delta and a tensor of its shape, number by number, some samples at a time."""
+
+    @wraps(slope)
+    def in_pieces(delta: Tensor, t: Tensor, *settings: float) -> Tensor:
+        if len(pieces(delta)) == 1:
+            return slope(delta, t, *settings)
+        dx = torch.empty_like(t, dtype=delta.dtype)
+        for d, part, to in pieces(delta, t, dx):
+            to.copy_(slope(d, part, *settings))
+        return dx
+
+    return in_pieces

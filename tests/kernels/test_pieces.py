@@ -16,7 +16,16 @@ def batch_norm(x: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, random_like(x[0, :, 0, 0], 3), None, True)
 
 
-OPS = [F.gelu, F.relu_bits, lambda x: F.relu(x * 1, inplace=True), lambda x: F.relu6(x * 9, inplace=True), batch_norm]
+OPS = [
+    F.gelu,
+    F.silu,
+    F.hardswish,
+    F.relu6,
+    F.relu_bits,
+    lambda x: F.relu(x * 1, inplace=True),
+    lambda x: F.relu6(x * 9, inplace=True),
+    batch_norm,
+]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
