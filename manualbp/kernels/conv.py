@@ -17,7 +17,7 @@ CORRELATE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 FULL_CONVOLVE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 # Elements of the matrix of windows that is built at a time: what a CPU's cache holds; a GPU wants few large products.
-CHUNK = {"cpu": 2**21, "cuda": 2**27}
+CHUNK = {"cpu": 2**20, "cuda": 2**27}
 
 # Output positions whose windows are built at a time where rows are taken in pairs.
 PAIRED = 2**14
@@ -66,11 +66,11 @@ def _maps_last(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     """The windows as [n i j, p q c]: a run of memory for each (q, c) where x is channels_last."""
     (N, C), O, axes = x.shape[:2], delta.shape[1], len(g.w_size)
     x, delta = x.movedim(1, -1), delta.movedim(1, -1)
-    windows = _unfolded(_padded(x, g, 1), g, 1).movedim(1 + axes, -1)  # n i j p q c
 
     def piece(n: int) -> Tensor:
         rows = delta[n : n + images].reshape(-1, O)
-        return _product(rows, windows[n : n + images].reshape(rows.shape[0], -1)).to(wide(x.dtype))
+        windows = _unfolded(_padded(x[n : n + images], g, 1), g, 1).movedim(1 + axes, -1)  # n i j p q c
+        return _product(rows, windows.reshape(rows.shape[0], -1)).to(wide(x.dtype))
 
     dw = piece(0)
     for n in range(images, N, images):
@@ -96,7 +96,6 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     (N, C), (O, I, _), (P, Q) = x.shape[:2], delta.shape[1:], g.w_size
     below = I % 2  # a row of zeros, so that there are pairs
     x, delta = x.movedim(1, -1), delta.movedim(1, -1)
-    x = _padded(x, g, 1, below)
 
     def product(a: Tensor, b: Tensor) -> Tensor:
         return _product(a.reshape(-1, O), b.unfold(2, Q, 1).movedim(-1, 3).reshape(-1, Q * C))
@@ -106,9 +105,10 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
         rows = F.pad(delta[n : n + images], (0, 0, 0, 0, 0, below)) if below else delta[n : n + images]
         d, e = rows[:, ::2], rows[:, 1::2]
         plus, minus = d + e, d - e
+        padded = _padded(x[n : n + images], g, 1, below)
         m = []
         for p in range(0, P, 3):
-            x0, x1, *others = (x[n : n + images, k : k + I + below - 1 : 2] for k in range(p, min(p + 3, P) + 1))
+            x0, x1, *others = (padded[:, k : k + I + below - 1 : 2] for k in range(p, min(p + 3, P) + 1))
             if len(others) == 2:
                 x2, x3 = others
                 m.append([product(d, x0 - x2), product(plus, x1 + x2), product(minus, x2 - x1), product(e, x3 - x1)])
@@ -148,24 +148,12 @@ def _maps_first(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
 
 
 def _padded(x: Tensor, g: Geometry, first: int, below: int = 0) -> Tensor:
-    """The images, whose axes begin at `first`, with zeros around them, `below` more rows of them below; contiguous.
-
-    `torch.nn.functional.pad` writes the zeros of the middle, too.
-    """
+    """The images, whose axes begin at `first`, with zeros around them, `below` more rows of them below; contiguous."""
     if not any(g.padding) and not below:
         return x.contiguous()
-    shape = list(x.shape)
     margins = [(pad, pad + (below if axis == 0 else 0)) for axis, pad in enumerate(g.padding)]
-    for axis, (before, behind) in enumerate(margins, start=first):
-        shape[axis] += before + behind
-    padded = x.new_empty(shape)
-    middle = padded
-    for axis, (before, behind) in enumerate(margins, start=first):
-        padded.narrow(axis, 0, before).zero_()
-        padded.narrow(axis, shape[axis] - behind, behind).zero_()
-        middle = middle.narrow(axis, before, x.shape[axis])
-    middle.copy_(x)
-    return padded
+    behind = [(0, 0)] * (x.ndim - first - len(margins))
+    return F.pad(x, [pad for both in reversed(margins + behind) for pad in both])
 
 
 def _unfolded(windows: Tensor, g: Geometry, first: int) -> Tensor:
