@@ -27,6 +27,9 @@ INPUT = {"input": "input: the output does not tell the slope", "other": "a copy 
 NORM = {"input": "input, for its distance from the mean", "other": "mean and deviation"}
 PLACES = dict.fromkeys(("input", "output", "other"), "place of each maximum ({dtype})")
 BITS = {"output": "output: it tells the slope", "other": "a bit a number: what the slope is"}
+POOLED = {**PLACES, "output": "pooled output: it tells the slope"}
+FOLDED = {**PRODUCT, "other": "the kernel of the two layers in one"}
+ALONE = {"input": "input, from which the rest is computed again", "other": "two to four numbers a map"}
 LINEAR = {"nothing": "linear, its factors are constants"}
 PAIR = {"input": "input and target", "other": "made of the target and the weights"}
 WHY = {  # by the class's name: what is kept, by its role in the layer's forward pass
@@ -46,6 +49,9 @@ WHY = {  # by the class's name: what is kept, by its role in the layer's forward
     "Dropout": {"other": "the noise", "nothing": "it hands its input on"},
     **dict.fromkeys(["CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "BCEWithLogitsLoss"], PAIR),
     "NLLLoss": {**PAIR, "input": "target"},
+    **dict.fromkeys(["BatchNormActivation", "BatchNormActivationConv2d", "ActivationConv2d"], ALONE),
+    "ActivationMaxPool2d": POOLED,
+    "Conv2dAvgPool2d": FOLDED,
 }
 AGAIN = dict.fromkeys(("input", "output", "other"), "what its input is computed from again")
 STEPS = {  # by the function's name that a fused model calls in place of its layers, as WHY
@@ -53,8 +59,8 @@ STEPS = {  # by the function's name that a fused model calls in place of its lay
     "reactivated": AGAIN,
     "recorrelated": AGAIN,
     "rectified": BITS,
-    "activated_pool": {**PLACES, "output": "pooled output: it tells the slope"},
-    "folded": {**PRODUCT, "other": "the kernel of the two layers in one"},
+    "activated_pool": POOLED,
+    "folded": FOLDED,
 }
 
 

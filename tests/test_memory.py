@@ -1,20 +1,15 @@
-"""memory: what each layer keeps, against numbers worked out on paper; and its command line."""
+"""memory: what each layer keeps, against numbers worked out on paper."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as T
 import torchvision
-from PIL import Image
 from torch import Tensor, nn
 
 import manualbp
-import manualbp.nn
-from manualbp.__main__ import main
+import manualbp.nn as by_hand
 from manualbp.memory import WHY
 from manualbp.training.networks import lecture004
 from manualbp.training.vision import network_of
@@ -22,6 +17,7 @@ from tests.test_convert import Block, contents
 
 FLOAT, INDEX = 4, 8  # bytes of float32, and of the index that PyTorch keeps for a window
 PLACE = 1  # bytes of what the rule keeps for a window
+AGAIN = "input, from which the rest is computed again; two to four numbers a map"
 
 
 def numbers(receipt: manualbp.Receipt) -> dict[str, tuple[int, int, int]]:
@@ -238,14 +234,30 @@ def test_a_forward_of_its_own_and_a_layer_without_a_rule() -> None:
 
 
 def test_layers_that_torch_nn_lacks_are_by_hand_all_ways() -> None:
-    receipt = manualbp.memory(manualbp.nn.TrueConv2d(3, 4, 3), torch.randn(2, 3, 5, 5, requires_grad=True))
+    receipt = manualbp.memory(by_hand.TrueConv2d(3, 4, 3), torch.randn(2, 3, 5, 5, requires_grad=True))
     (row,) = receipt.rows
     assert numbers(receipt)[""] == apart(4 * 3 * 9 * FLOAT)
     assert row.why.startswith("by hand all ways: input, for the weight's gradient (x itself); the rotated kernel")
 
 
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (by_hand.BatchNormActivation(nn.BatchNorm2d(3), nn.SiLU()), AGAIN),
+        (by_hand.BatchNormActivationConv2d(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 3)), AGAIN),
+        (by_hand.ActivationConv2d(nn.GELU(), nn.Conv2d(3, 2, 3)), AGAIN.partition(";")[0]),
+        (by_hand.ActivationMaxPool2d(nn.Tanh(), nn.MaxPool2d(2)), "place of each maximum (uint8); pooled output"),
+        (by_hand.Conv2dAvgPool2d(nn.Conv2d(3, 2, 3), nn.AvgPool2d(2)), "the kernel of the two layers in one; input"),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
+)
+def test_layers_that_stand_for_several(layer: nn.Module, expected: str) -> None:
+    receipt = manualbp.memory(nn.Sequential(nn.Conv2d(3, 3, 1), layer), torch.randn(2, 3, 8, 8))
+    assert why(receipt)["1"].startswith(f"by hand all ways: {expected}")
+
+
 def test_every_reason_is_one_of_a_layer() -> None:
-    assert set(WHY) <= set(manualbp.nn.__all__)
+    assert set(WHY) <= set(by_hand.__all__)
 
 
 @pytest.mark.parametrize(
@@ -339,83 +351,3 @@ def test_refused() -> None:
         manualbp.memory(nn.ReLU(), torch.ones(2, device="meta", requires_grad=True))
     with manualbp.by_hand(), pytest.raises(ValueError, match=r"inside by_hand\(\)"):
         manualbp.memory(nn.ReLU(), torch.ones(2, requires_grad=True))
-
-
-MODEL = """
-from torch import nn
-def network():
-    return nn.Sequential(nn.Linear(3, 3), nn.ReLU())
-double = network().double()
-def broken():
-    raise RuntimeError("no way")
-number = 3
-"""
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a module named receipt_model in it."""
-    (tmp_path / "receipt_model.py").write_text(MODEL)
-    (tmp_path / "old.png").write_text("old")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
-
-
-def test_command_line(here: Path) -> None:
-    files = ["--json", "new.json", "--plot", "new.png"]
-    command = [sys.executable, "-m", "manualbp", "memory", "receipt_model:network", "--input", "2x3", *files]
-    result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
-    assert result.stderr == ""
-    assert result.stdout.splitlines()[3].split()[:4] == ["total", "24", "24", "24"]
-    assert json.loads((here / "new.json").read_text())["totals"] == {"pytorch": 24, "by_hand": 24, "fused": 24}
-    with Image.open(here / "new.png") as picture:
-        assert picture.size[0] == 1350
-        assert picture.size[1] > 250
-        assert picture.convert("L").getextrema() == (0, 255)
-
-
-def test_a_module_in_float64(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["memory", "receipt_model:double", "--input", "2x3"]) == 0
-    assert "the input x (48)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "COMMAND"),
-        ("receipt", "invalid choice: 'receipt'"),
-        ("memory receipt_model:network", "required: --input"),
-        ("memory receipt_model:network --input 2xx3", "argument --input: '2xx3': it must be positive numbers"),
-        ("memory receipt_model:network --input 0x3", "argument --input: '0x3'"),
-        ("memory receipt_model --input 2x3", "MODULE:NAME: receipt_model: it must be as torchvision.models:resnet18"),
-        ("memory receipt_nowhere:network --input 2x3", "receipt_nowhere cannot be imported"),
-        ("memory receipt_model:nothing --input 2x3", "receipt_model has no nothing"),
-        ("memory receipt_model:broken --input 2x3", "receipt_model:broken() fails: no way"),
-        ("memory receipt_model:number --input 2x3", "is a int; it must be, or make, a Module"),
-        ("memory receipt_model:network --input 2x4", "the model fails on an input of 2x4: "),
-        ("memory torch.nn:ReLU --input 2x4", "no tensor that the model returns requires a gradient"),
-        ("memory receipt_model:network --input 2x3 --plot old.png", "argument --plot: old.png exists already"),
-        ("memory receipt_model:network --input 2x3 --json old.png", "argument --json: old.png exists already"),
-        ("memory receipt_model:network --input 2x3 --json no/a.json", "argument --json: no is no folder"),
-        ("memory receipt_model:network --input 2x3 --json a --plot a", "a is the file of --json, too"),
-        ("memory receipt_model:network --input 2x3 --plot a.xyz", "argument --plot: a.xyz: it must end in one of"),
-    ],
-)
-def test_what_the_user_can_mend(here: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:
-    assert main(arguments.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("manualbp: error: ")
-    assert err.count("\n") == 1
-    assert message in err
-    assert sorted(path.name for path in here.iterdir() if path.is_file()) == ["old.png", "receipt_model.py"]
-    assert (here / "old.png").read_text() == "old"
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["memory", "--help"]):
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        assert end.value.code == 0
-        assert "torchvision.models:resnet18" in capsys.readouterr().out

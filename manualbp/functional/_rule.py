@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from manualbp.kernels.pieces import in_place
+
 EXPORTED = "manualbp: torch.export keeps the forward operations only; the exported program's gradient is PyTorch's"
 
 
@@ -106,6 +108,13 @@ def run(rule: type[Rule], *args: Any) -> Any:
         with torch.autocast(device, enabled=False):
             return apply(*args)
     return apply(*args)
+
+
+def evaluate(rule: type[Rule], *args: Any) -> Any:
+    """`run`, but where nothing derives, batches or compiles the result: then only the rule's forward pass."""
+    if in_place() and not torch.is_autocast_enabled(args[0].device.type):
+        return rule.forward(*args)
+    return run(rule, *args)
 
 
 def kept(t: Tensor, needed: bool) -> Tensor:

@@ -17,7 +17,7 @@ Shapes: x, z, a, y, delta [N, C, H, W]; s, t [C]. Letters: phi the activation, d
 Sources: lecture 002, eq. 2.4; Chen et al. 2016, sec. 3 (computing again what is cheap instead of keeping it).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, kept, run
+from manualbp.functional._rule import Rule, evaluate, kept, run
 from manualbp.functional.activation import ReLU, ReLUSlope, Sigmoid, SigmoidSlope, Tanh, TanhSlope
 from manualbp.functional.affine import Affine
 from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, on_every_map, over_all_but_maps
@@ -34,6 +34,7 @@ from manualbp.functional.gate import GELU, GELU_TANH, SILU, GateSlope, GELUSlope
 from manualbp.functional.hard import Hardswish, HardswishSlope, Hardtanh, InsideSlope
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry
+from manualbp.kernels.pieces import in_place, pieces
 
 
 class Activation(NamedTuple):
@@ -69,16 +70,36 @@ class Recipe:
     plain: bool = False
     base: "Recipe | None" = None
 
+    @property
+    def images(self) -> list[int]:
+        """Which of the sources are images, of one shape with z or broadcast with it; the others are s and t."""
+        first = 3 * self.terms + self.plain
+        base = [] if self.base is None else [first + k for k in self.base.images]
+        return [*range(0, 3 * self.terms, 3), *range(3 * self.terms, first), *base]
+
+    def pieces(self, sources: Sequence[Tensor], *others: Tensor) -> list[tuple[list[Tensor], tuple[Tensor, ...]]]:
+        """The sources and other images, some samples at a time; as they are, where they are not of one kind."""
+        images = [*(sources[k] for k in self.images), *others]
+        if len({(x.shape, x.dtype) for x in images}) > 1:
+            return [([*sources], others)]
+        found = []
+        for part in pieces(*images):
+            some = [*sources]
+            for k, x in zip(self.images, part, strict=False):
+                some[k] = x
+            found.append((some, part[len(self.images) :]))
+        return found
+
     def sum(self, *sources: Tensor) -> Tensor:
         """z."""
-        parts = [run(Affine, *sources[3 * k : 3 * k + 3]) for k in range(self.terms)]
+        parts = [evaluate(Affine, *sources[3 * k : 3 * k + 3]) for k in range(self.terms)]
         rest = sources[3 * self.terms :]
         if self.plain:
             parts, rest = [*parts, rest[0]], rest[1:]
         if self.base is not None:
             parts.append(self.base.value(*rest))
         z = parts[0]
-        new = self.terms > 0 and not torch.is_grad_enabled()  # the first term, and nothing keeps it
+        new = self.terms > 0 and in_place()  # the first term, and nothing keeps it
         for part in parts[1:]:
             z = z.add_(part) if new and z.shape == part.shape else z + part
         return z
@@ -86,19 +107,38 @@ class Recipe:
     def value(self, *sources: Tensor) -> Tensor:
         """a."""
         z = self.sum(*sources)
-        if self.activation == "relu" and self.terms and not torch.is_grad_enabled():
+        if self.activation == "relu" and self.terms and in_place():
             return z.relu_()  # z is new, and nothing keeps it
         return self.activated(z)
 
     def activated(self, z: Tensor) -> Tensor:
         """phi(z)."""
         rule, *settings = ACTIVATIONS[self.activation].rule
-        return run(rule, z, *settings)
+        return evaluate(rule, z, *settings)
 
     def slope(self, delta: Tensor, told_by: Tensor) -> Tensor:
         """delta phi'(z), told by a or by z."""
         rule, *settings = ACTIVATIONS[self.activation].slope
-        return run(rule, delta, told_by, *settings)
+        return evaluate(rule, delta, told_by, *settings)
+
+    def again(self, *sources: Tensor) -> Tensor:
+        """a, some samples at a time."""
+        if len(self.pieces(sources)) == 1:
+            return self.value(*sources)
+        a = torch.empty_like(sources[self.images[0]])
+        for some, (to,) in self.pieces(sources, a):
+            to.copy_(self.value(*some))
+        return a
+
+    def slope_again(self, delta: Tensor, *sources: Tensor) -> Tensor:
+        """delta phi'(z), some samples at a time."""
+        make = self.value if ACTIVATIONS[self.activation].of_output else self.sum
+        if len(self.pieces(sources, delta)) == 1:
+            return self.slope(delta, make(*sources))
+        dz = torch.empty_like(delta)
+        for some, (d, to) in self.pieces(sources, delta, dz):
+            to.copy_(self.slope(d, make(*some)))
+        return dz
 
 
 class Reactivate(Rule):
@@ -116,9 +156,8 @@ class Reactivate(Rule):
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        recipe, sources = ctx.recipe, ctx.saved_tensors
-        again = recipe.value if ACTIVATIONS[recipe.activation].of_output else recipe.sum
-        return recipe.slope(delta, again(*sources)), None, *[None] * len(sources)
+        sources = ctx.saved_tensors
+        return ctx.recipe.slope_again(delta, *sources), None, *[None] * len(sources)
 
 
 class ReactivateDual(Reactivate):
@@ -156,7 +195,7 @@ class Recorrelate(Rule):
         da = run(FullConvolve, delta, w, None, ctx.g) if a_needed else None
         dw = db = None
         if w_needed:
-            a = ctx.recipe.value(*sources)
+            a = ctx.recipe.again(*sources)
             dw = run(KernelGradient, a.to(delta.dtype), delta, ctx.g)
         if b_needed:
             db = over_all_but_maps(delta)
