@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import manualbp
-from benchmarks import machine, scaling
+from benchmarks import backward, machine, scaling
 from benchmarks.__main__ import main
 from benchmarks.capacity import fits, largest
 from benchmarks.memory import MIB, kept_and_peak, kept_bytes, memory
@@ -167,6 +167,16 @@ def test_a_row_of_memory_for_each_variant(monkeypatch: pytest.MonkeyPatch) -> No
     base, by_hand = (row["kept_ratio"] for row in rows)
     assert base == 1
     assert 0.5 < by_hand < 1  # a byte for each maximum, instead of 8; the rest is alike
+
+
+def test_backward_passes_beside_pytorchs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {"N": 3, "KERNELS": [(4, 5, 3, 6)], "NORMS": [(4, 6)], "POOLS": [(4, 6)]}.items():
+        monkeypatch.setattr(backward, name, value)
+    monkeypatch.setattr(sys, "argv", ["backward", "--rounds", "2"])
+    backward.main()
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0].strip() for line in lines] == ["kernel gradient", "batch norm", "max pooling 2 x 2"]
+    assert all(float(line.rpartition("differs")[2]) < 1e-5 for line in lines)
 
 
 @pytest.mark.parametrize(
