@@ -138,8 +138,13 @@ def take(x: Tensor, place: Tensor, places: Places) -> Tensor:
 
 
 def put(delta: Tensor, place: Tensor, places: Places) -> Tensor:
-    """delta[n, c, i, j] added at place[n, c, i, j]; zero elsewhere: [N, C, H, W]."""
+    """delta[n, c, i, j] added at place[n, c, i, j]; zero elsewhere: [N, C, H, W], in the layout of place, that of x.
+
+    A delta in another one comes from where maps were flattened; behind it, its layout would meet x's in every product.
+    """
     (N, C), (H, W) = delta.shape[:2], places.x_size
+    if place.stride(1) == 1 and C > 1:
+        delta = delta.contiguous(memory_format=torch.channels_last)
     if places.apart and N > 0 and not torch.are_deterministic_algorithms_enabled():
         # No pixel is in two windows, so nothing adds up. (PyTorch calls this primitive non-deterministic.)
         layouts = [f for f in (torch.contiguous_format, torch.channels_last) if delta.is_contiguous(memory_format=f)]
