@@ -17,6 +17,7 @@ from torch import Tensor
 
 from manualbp.functional._rule import Rule, refuse_complex, run
 from manualbp.kernels import bits as kernels
+from manualbp.kernels.layout import maps_last
 
 
 class ReLUBits(Rule):
@@ -30,7 +31,7 @@ class ReLUBits(Rule):
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
         x, _ = inputs
         _, bits = output
-        ctx.last = kernels.maps_last(x)
+        ctx.last = maps_last(x)
         ctx.mark_non_differentiable(bits)
         ctx.save_for_backward(bits)
         ctx.save_for_forward(bits)
@@ -86,7 +87,7 @@ class ReLUBitsInPlace(Rule):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, high: float) -> Tensor:
-        ctx.last = kernels.maps_last(x)
+        ctx.last = maps_last(x)
         y, bits = kernels.rectified(x, high, x)
         ctx.mark_dirty(y)
         ctx.save_for_backward(bits)

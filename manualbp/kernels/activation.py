@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp.kernels.layout import laid_out, maps_last
 from manualbp.kernels.pieces import piecewise
 from manualbp.kernels.precision import wide
 
@@ -20,11 +21,12 @@ LOG2_E = math.log2(math.e)
 
 def sigmoid_slope(delta: Tensor, y: Tensor) -> Tensor:
     """delta y (1 - y) as u - u y with u = delta y, in u's own memory."""
-    return _less_times(delta * y, y)
+    return _less_times(laid_out(delta, maps_last(y)) * y, y)
 
 
 def tanh_slope(delta: Tensor, y: Tensor) -> Tensor:
     """delta (1 - y^2) as u - u y with u = delta (1 + y), in u's own memory."""
+    delta = laid_out(delta, maps_last(y))
     return _less_times(delta + delta * y if torch.compiler.is_compiling() else torch.addcmul(delta, delta, y), y)
 
 

@@ -6,17 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from manualbp.kernels.layout import laid_out, maps_last
 from manualbp.kernels.pieces import in_place, pieces
 
 # Eight bytes of 0 or 1 are one number of 64 bits. Times this, its upper byte has one bit of each of them.
 GATHER = 0x0102040810204080
 # A byte in all eight places, of which each keeps another bit; then 1 where there is any: 127 + it reaches bit 7.
 SPREAD, ONE_EACH, REST, ONES = 0x0101010101010101, 0x8040201008040201 - 2**64, 0x7F7F7F7F7F7F7F7F, 0x0101010101010101
-
-
-def maps_last(x: Tensor) -> bool:
-    """Whether x is to be read with its maps last, which is the order of memory in channels_last."""
-    return x.ndim > 2 and x.stride(1) == 1 and x.shape[1] > 1
 
 
 def rectified(x: Tensor, high: float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -40,6 +36,7 @@ def masked(delta: Tensor, bits: Tensor, last: bool) -> Tensor:
     """delta where the bit is 1, else 0."""
     if not in_place():
         return unpacked(bits, delta.shape, last).to(delta.dtype) * delta
+    delta = laid_out(delta, last)
     dx = torch.empty_like(delta)
     parts = _bytewise(delta, dx)
     for (part, to), piece in zip(parts, bits.split(-(-parts[0][0].numel() // 8) or 1), strict=True):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry, Places
+from manualbp.kernels.layout import laid_out, maps_last
 from manualbp.kernels.precision import wide
 
 # Up to this factor f PyTorch's "nearest" repeats each pixel f times in float32: there f (1 / f), rounded, is 1.
@@ -138,13 +139,9 @@ def take(x: Tensor, place: Tensor, places: Places) -> Tensor:
 
 
 def put(delta: Tensor, place: Tensor, places: Places) -> Tensor:
-    """delta[n, c, i, j] added at place[n, c, i, j]; zero elsewhere: [N, C, H, W], in the layout of place, that of x.
-
-    A delta in another one comes from where maps were flattened; behind it, its layout would meet x's in every product.
-    """
+    """delta[n, c, i, j] added at place[n, c, i, j]; zero elsewhere: [N, C, H, W], in the layout of place, that of x."""
     (N, C), (H, W) = delta.shape[:2], places.x_size
-    if place.stride(1) == 1 and C > 1:
-        delta = delta.contiguous(memory_format=torch.channels_last)
+    delta = laid_out(delta, maps_last(place))
     if places.apart and N > 0 and not torch.are_deterministic_algorithms_enabled():
         # No pixel is in two windows, so nothing adds up. (PyTorch calls this primitive non-deterministic.)
         layouts = [f for f in (torch.contiguous_format, torch.channels_last) if delta.is_contiguous(memory_format=f)]
