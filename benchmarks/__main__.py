@@ -35,8 +35,8 @@ PARTS = {
     "rules": "time of each rule",
     "scaling": "growth with batch and image",
 }
-QUICK = {"networks": ["lecture004"], "parts": ["steps", "memory"], "rounds": 10}
-FULL = {"networks": list(NETWORKS), "parts": list(PARTS), "rounds": 20}
+QUICK = {"networks": ["lecture004"], "dtypes": ["float32"], "parts": ["steps", "memory"], "rounds": 10}
+FULL = {"networks": list(NETWORKS), "dtypes": list(DTYPES), "parts": list(PARTS), "rounds": 20}
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,7 +53,7 @@ def positive(text: str) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("--quick", action="store_true", help="about a minute: lecture004, steps and memory, 10 rounds")
+    add("--quick", action="store_true", help="about a minute: lecture004 in float32, steps and memory, 10 rounds")
     batches = ", ".join(f"{network.batch} for {name}" for name, network in NETWORKS.items())
     add(
         "--networks", nargs="+", choices=list(NETWORKS), metavar="NAME", help=f"of {', '.join(NETWORKS)} (default: all)"
@@ -62,9 +62,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--dtypes",
         nargs="+",
         choices=list(DTYPES),
-        default=list(DTYPES),
         metavar="NAME",
-        help="float32, bf16 (default)",
+        help=f"of {', '.join(DTYPES)} (default: both)",
     )
     parts = "; ".join(f"{name}: {what}" for name, what in PARTS.items())
     add("--parts", nargs="+", choices=list(PARTS), metavar="NAME", help=f"{parts} (default: all)")
