@@ -43,17 +43,17 @@ def _sum(t: Tensor, axes: tuple[int, ...]) -> Tensor:
     return t.sum(axes) if axes else t
 
 
+def _sums(t: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The same, with extents of 1 in place of the axes."""
+    return t.sum(axes, keepdim=True) if axes else t
+
+
 def _combined(delta: Tensor, a: Tensor, x: Tensor, c: Tensor, e: Tensor) -> Tensor:
     """a delta + c x + e, map by map."""
     if in_place():
         return kernels.combined(delta, a, x, c, e)
     rest = run(Affine, x.to(a.dtype), c.flatten(), e.flatten())
     return torch.addcmul(rest, delta.to(a.dtype), a).to(x.dtype)
-
-
-def _sums(t: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The same, with extents of 1 in place of the axes."""
-    return t.sum(axes, keepdim=True) if axes else t
 
 
 class Normalise(Rule):

@@ -12,12 +12,12 @@ Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
 from math import inf
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from manualbp.functional._rule import Rule, refuse_complex, run
 from manualbp.kernels import bits as kernels
 from manualbp.kernels.layout import maps_last
+from manualbp.kernels.pieces import followed
 
 
 class ReLUBits(Rule):
@@ -110,7 +110,7 @@ ReLUBitsInPlace.dual = ReLUBitsInPlace
 
 def rectify(x: Tensor, high: float) -> Tensor:
     """min(max(x, 0), high), written into x; kept: a bit a number."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if followed():
         return x.copy_(run(ReLUBits, x, high)[0])
     return run(ReLUBitsInPlace, x, high)
 

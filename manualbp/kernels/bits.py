@@ -18,7 +18,7 @@ SPREAD, ONE_EACH, REST, ONES = 0x0101010101010101, 0x8040201008040201 - 2**64, 0
 def rectified(x: Tensor, high: float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """min(max(x, 0), high), in y if it is given, which may be x; and the bits of 0 < x < high."""
     last, top = maps_last(x), None if high == inf else high
-    if not in_place():
+    if y is None and not in_place():
         return x.clamp(0, top), packed((x > 0) & (x < high), last)
     y = torch.empty_like(x) if y is None else y
     bits = []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import grad
+from torch.autograd import forward_ad, grad
 
 import manualbp.functional as F
 from manualbp.kernels import pieces
@@ -63,3 +63,20 @@ def test_how_many(shape: tuple[int, ...], count: int, monkeypatch: pytest.Monkey
         assert torch.func.vmap(lambda t: t * len(pieces.pieces(t)))(torch.ones(2, 7, 90)).eq(1).all()
     for part, twice in found:
         assert torch.equal(2 * part, twice)
+
+
+@pytest.mark.parametrize("op", [*OPS, F.batch_norm_activation])
+def test_forward_over_reverse(op: Callable[..., Tensor]) -> None:
+    """The tangent of a gradient, outside torch.func: nothing may be written in place there."""
+    settings = (None, None, None, None, True) if op is F.batch_norm_activation else ()
+    x, t, delta = (random_like(torch.empty(3, 4, 2, 3, dtype=torch.float64), seed) for seed in (1, 2, 3))
+
+    def gradient(x: Tensor, create_graph: bool) -> Tensor:
+        return grad(op(x, *settings) ** 2, x, delta, create_graph=create_graph)[0]
+
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(gradient(forward_ad.make_dual(x.clone().requires_grad_(), t), False)).tangent
+    x.requires_grad_()
+    expected = grad(gradient(x, True), x, t)[0]  # the second derivative is symmetric
+    assert found is not None
+    assert distance(found, expected) <= 1e-10
