@@ -34,7 +34,7 @@ from manualbp.functional.gate import GELU, GELU_TANH, SILU, GateSlope, GELUSlope
 from manualbp.functional.hard import Hardswish, HardswishSlope, Hardtanh, InsideSlope
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry
-from manualbp.kernels.pieces import in_place, pieces
+from manualbp.kernels.pieces import by_pieces, in_place
 
 
 class Activation(NamedTuple):
@@ -77,18 +77,12 @@ class Recipe:
         base = [] if self.base is None else [first + k for k in self.base.images]
         return [*range(0, 3 * self.terms, 3), *range(3 * self.terms, first), *base]
 
-    def pieces(self, sources: Sequence[Tensor], *others: Tensor) -> list[tuple[list[Tensor], tuple[Tensor, ...]]]:
-        """The sources and other images, some samples at a time; as they are, where they are not of one kind."""
-        images = [*(sources[k] for k in self.images), *others]
-        if len({(x.shape, x.dtype) for x in images}) > 1:
-            return [([*sources], others)]
-        found = []
-        for part in pieces(*images):
-            some = [*sources]
-            for k, x in zip(self.images, part, strict=False):
-                some[k] = x
-            found.append((some, part[len(self.images) :]))
-        return found
+    def _with(self, sources: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
+        """The sources with other images."""
+        some = [*sources]
+        for k, x in zip(self.images, images, strict=True):
+            some[k] = x
+        return some
 
     def sum(self, *sources: Tensor) -> Tensor:
         """z."""
@@ -123,22 +117,14 @@ class Recipe:
 
     def again(self, *sources: Tensor) -> Tensor:
         """a, some samples at a time."""
-        if len(self.pieces(sources)) == 1:
-            return self.value(*sources)
-        a = torch.empty_like(sources[self.images[0]])
-        for some, (to,) in self.pieces(sources, a):
-            to.copy_(self.value(*some))
-        return a
+        images = [sources[k] for k in self.images]
+        return by_pieces(lambda *some: self.value(*self._with(sources, some)), images[0], *images)
 
     def slope_again(self, delta: Tensor, *sources: Tensor) -> Tensor:
         """delta phi'(z), some samples at a time."""
         make = self.value if ACTIVATIONS[self.activation].of_output else self.sum
-        if len(self.pieces(sources, delta)) == 1:
-            return self.slope(delta, make(*sources))
-        dz = torch.empty_like(delta)
-        for some, (d, to) in self.pieces(sources, delta, dz):
-            to.copy_(self.slope(d, make(*some)))
-        return dz
+        images = [sources[k] for k in self.images]
+        return by_pieces(lambda d, *some: self.slope(d, make(*self._with(sources, some))), delta, delta, *images)
 
 
 class Reactivate(Rule):

@@ -24,13 +24,24 @@ def in_place() -> bool:
 def pieces(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
     """Views of the tensors, some of their samples at a time; the tensors as they are, where that pays or goes not.
 
-    It pays on a CPU: elsewhere a few large passes are faster.
+    It pays on a CPU: elsewhere a few large passes are faster. It goes for tensors of one shape and dtype.
     """
+    alike = all((t.shape, t.dtype) == (x.shape, x.dtype) for t in others)
     N = x.shape[0] if x.ndim else 1
     step = PIECE * N // (x.numel() or 1) or 1
-    if x.device.type != "cpu" or step >= N or not in_place():
+    if x.device.type != "cpu" or step >= N or not (alike and in_place()):
         return [(x, *others)]
     return list(zip(*(t.split(step) for t in (x, *others)), strict=True))
+
+
+def by_pieces(f: Callable[..., Tensor], like: Tensor, *tensors: Tensor) -> Tensor:
+    """f(*tensors), number by number, some samples at a time; then in the layout of `like`, which has their dtype."""
+    if len(parts := pieces(*tensors)) == 1:
+        return f(*tensors)
+    y = torch.empty_like(like)
+    for part, to in zip(parts, y.split(len(parts[0][0])), strict=True):
+        to.copy_(f(*part))
+    return y
 
 
 def piecewise(slope: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -38,11 +49,6 @@ def piecewise(slope: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(slope)
     def in_pieces(delta: Tensor, t: Tensor, *settings: float) -> Tensor:
-        if len(pieces(delta)) == 1:
-            return slope(delta, t, *settings)
-        dx = torch.empty_like(t, dtype=delta.dtype)
-        for d, part, to in pieces(delta, t, dx):
-            to.copy_(slope(d, part, *settings))
-        return dx
+        return by_pieces(lambda d, part: slope(d, part, *settings), t, delta, t)
 
     return in_pieces
