@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import in_turns
@@ -59,7 +59,7 @@ def flops(s: Setting) -> int:
 def products(device: str, dtype: str) -> dict[str, Callable[[], None]]:
     a, b = (torch.randn(SIDE[device], SIDE[device], device=device, dtype=DTYPES[dtype]) for _ in range(2))
     x, w = a[None, :, :, None], b[:, :, None, None]
-    works = {"torch.mm": lambda: torch.mm(a, b), "1 x 1 convolution": lambda: F.conv2d(x, w)}
+    works = {"torch.mm": lambda: torch.mm(a, b), "1 x 1 convolution": lambda: T.conv2d(x, w)}
     return {name: _timed(work, device) for name, work in works.items()}
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from manualbp.training import autograd, networks
+from manualbp.training import networks, torch_layers
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def lecture004(side: int) -> nn.Module:
 
 
 def caltech(side: int) -> nn.Module:
-    return networks.caltech(autograd, (1, side, side), 101)
+    return networks.caltech(torch_layers, (1, side, side), 101)
 
 
 def resnet18(side: int) -> nn.Module:

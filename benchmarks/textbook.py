@@ -1,7 +1,7 @@
 """Lecture 004's network as a textbook writes it: windows, a matrix product, formulas, and autograd for the rest."""
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor, nn
 
 
@@ -23,7 +23,7 @@ class Textbook(nn.Module):
 def convolve(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     """x [N, C, H, W], w [O, C, P, P] with P odd -> [N, O, H, W], zeros around."""
     (N, _, H, W), P = x.shape, w.shape[-1]
-    windows = F.unfold(x, P, padding=P // 2)  # n, c p q, i j
+    windows = T.unfold(x, P, padding=P // 2)  # n, c p q, i j
     return (w.flatten(1) @ windows).view(N, -1, H, W) + b.view(-1, 1, 1)
 
 

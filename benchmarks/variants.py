@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import manualbp
 from benchmarks.networks import NETWORKS
 from benchmarks.textbook import Textbook
-from manualbp.training import autograd
+from manualbp.training import torch_layers
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # else torch.compile on a CPU misses CUDA
 
@@ -42,7 +42,7 @@ def compiled(network: nn.Module) -> nn.Module:
 
 def by_hand(network: nn.Module) -> nn.Module:
     for module in network.modules():
-        if type(module) is autograd.ConnectedConv2d:  # `convert` knows torch.nn's classes
+        if type(module) is torch_layers.ConnectedConv2d:  # `convert` knows torch.nn's classes
             module.__class__ = manualbp.nn.ConnectedConv2d  # pyright: ignore[reportAttributeAccessIssue]
     manualbp.convert(network)
     return network

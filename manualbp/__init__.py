@@ -9,7 +9,7 @@ from manualbp import functional, nn
 from manualbp.by_hand import by_hand
 from manualbp.convert import convert, restore
 from manualbp.coverage import Coverage, coverage
-from manualbp.fuse import fuse, unfuse
+from manualbp.fuse.model import fuse, unfuse
 from manualbp.memory import Receipt, memory
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from manualbp.functional._rule import Rule
+from manualbp.functional.rule import Rule
 
 # By the names of PyTorch's nodes, without "Backward0". What is in neither list counts as a layer.
 ARITHMETIC = {
@@ -74,7 +74,7 @@ def coverage(output: Any) -> Coverage:
         if isinstance(node, BackwardCFunction):
             rule = type(node)._forward_cls  # pyright: ignore[reportAttributeAccessIssue]
             part = "by_hand" if issubclass(rule, Rule) else "layers"
-            name = rule.__name__.removesuffix("Dual") if part == "by_hand" else name
+            name = rule.__name__ if part == "by_hand" else name
         else:
             part = "arithmetic" if name in ARITHMETIC else "views" if name in VIEWS else "layers"
         if name != "AccumulateGrad":

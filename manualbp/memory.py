@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from manualbp import nn as by_hand_layers
 from manualbp.convert import LAYERS, NO_ARITHMETIC, convert, refuse_no_module, restore
 from manualbp.coverage import coverage, tensors_in
-from manualbp.fuse import FusedForward, fuse, structure, unfuse
+from manualbp.fuse.model import FusedForward, fuse, structure, unfuse
 
 WAYS = {"pytorch": "PyTorch", "by_hand": "by hand", "fused": "fused"}  # the columns, and their titles
 TORCH = {by_hand_class: torch_class for torch_class, by_hand_class in LAYERS.items()}

@@ -3,35 +3,35 @@
 the triple of the convolution, true convolution and connection tables; and two layers in one.
 """
 
-from manualbp.functional.activation import relu, sigmoid, tanh
+from manualbp.functional.activation.gate import gelu, silu
+from manualbp.functional.activation.hard import hardsigmoid, hardswish, hardtanh, leaky_relu, relu6
+from manualbp.functional.activation.relu_bits import relu_bits
+from manualbp.functional.activation.sigmoid import relu, sigmoid, tanh
+from manualbp.functional.activation.smooth import elu, softplus
 from manualbp.functional.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
-from manualbp.functional.connect import connected_conv2d, gather_kernels, scatter_kernels
+from manualbp.functional.connection_table import connected_conv2d, gather_kernels, scatter_kernels
 from manualbp.functional.conv import conv2d, correlate, full_convolve, kernel_gradient
-from manualbp.functional.convolve import convolve, rotate
+from manualbp.functional.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from manualbp.functional.convs import conv1d, conv3d
 from manualbp.functional.dropout import dropout
-from manualbp.functional.elementwise_loss import (
+from manualbp.functional.linear import linear
+from manualbp.functional.loss_of_classes import cross_entropy, nll_loss
+from manualbp.functional.loss_of_numbers import (
     binary_cross_entropy_with_logits,
     l1_loss,
     mse_loss,
     smooth_l1_loss,
 )
-from manualbp.functional.fused_conv_pool import conv2d_avg_pool2d
-from manualbp.functional.fused_norm import activation_conv2d, batch_norm_activation, batch_norm_activation_conv2d
-from manualbp.functional.fused_pool import activation_max_pool2d
-from manualbp.functional.gate import gelu, silu
-from manualbp.functional.hard import hardsigmoid, hardswish, hardtanh, leaky_relu, relu6
-from manualbp.functional.linear import linear
-from manualbp.functional.loss import cross_entropy, nll_loss
 from manualbp.functional.norm import batch_norm, group_norm, layer_norm
 from manualbp.functional.pad import pad
 from manualbp.functional.pool import avg_pool2d, max_pool2d
-from manualbp.functional.relu_bits import relu_bits
 from manualbp.functional.resize import interpolate
-from manualbp.functional.smooth import elu, softplus
 from manualbp.functional.softmax import log_softmax, softmax
-from manualbp.functional.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from manualbp.functional.true_conv import convolve, rotate
 from manualbp.functional.unpool import max_unpool2d
+from manualbp.fuse.conv_pool import conv2d_avg_pool2d
+from manualbp.fuse.norm import activation_conv2d, batch_norm_activation, batch_norm_activation_conv2d
+from manualbp.fuse.pool import activation_max_pool2d
 
 __all__ = [
     "activation_conv2d",

@@ -23,8 +23,9 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.functional.checks import refuse_complex
 from manualbp.functional.pool import Put, Take
+from manualbp.functional.rule import Rule, keep, run
 from manualbp.kernels import adaptive as kernels
 from manualbp.kernels.adaptive import Windows
 
@@ -52,12 +53,9 @@ class AdaptiveMean(Rule):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         return run(AdaptiveSpread, delta, ctx.windows), None, None
 
-
-class AdaptiveMeanDual(AdaptiveMean):
-    """Forward mode: linear, so the tangent is averaged alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is averaged alike."""
         return run(AdaptiveMean, dx, *ctx.windows.y_size)
 
 
@@ -76,12 +74,9 @@ class AdaptiveSpread(Rule):
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
         return run(AdaptiveMean, eps, *ctx.windows.y_size), None
 
-
-class AdaptiveSpreadDual(AdaptiveSpread):
-    """Forward mode: linear, so the tangent is spread alike."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, _: None) -> Tensor:
+        """Linear, so the tangent is spread alike."""
         return run(AdaptiveSpread, ddelta, ctx.windows)
 
 
@@ -97,25 +92,18 @@ class AdaptiveMax(Rule):
         _, index = output
         ctx.places = _windows(*inputs).places
         ctx.mark_non_differentiable(index)
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        keep(ctx, index)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
         return run(Put, delta, index, ctx.places), None, None
 
-
-class AdaptiveMaxDual(AdaptiveMax):
-    """Forward mode: the tangent is taken at the same positions."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> tuple[Tensor, None]:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> tuple[Tensor, None]:
+        """The tangent is taken at the same positions."""
         (index,) = ctx.saved_tensors
         return run(Take, dx, index, ctx.places), None
-
-
-AdaptiveMean.dual, AdaptiveSpread.dual, AdaptiveMax.dual = AdaptiveMeanDual, AdaptiveSpreadDual, AdaptiveMaxDual
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Extents) -> Tensor:

@@ -23,8 +23,9 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind
+from manualbp.functional.checks import low_precision, same_kind
 from manualbp.functional.pad import pad
+from manualbp.functional.rule import Rule, keep_factors, run
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import COUNT, IMAGE, Geometry, Size, convolution, per_axis
 
@@ -55,12 +56,9 @@ class Correlate(Rule):
         db = over_all_but_maps(delta) if b_needed else None
         return dx, dw, db, None
 
-
-class CorrelateDual(Correlate):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
+        """The product rule."""
         x, w = ctx.saved_tensors
         dy = run(Correlate, dx, w, None, ctx.g) + run(Correlate, x, dw, None, ctx.g)
         return dy if db is None else dy + on_every_map(db, ctx.g)
@@ -91,12 +89,9 @@ class FullConvolve(Rule):
         db = over_all_but_maps(eps) if b_needed else None
         return ddelta, dw, db, None
 
-
-class FullConvolveDual(FullConvolve):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
+        """The product rule."""
         delta, w = ctx.saved_tensors
         dx = run(FullConvolve, ddelta, w, None, ctx.g) + run(FullConvolve, delta, dw, None, ctx.g)
         return dx if db is None else dx + on_every_map(db, ctx.g)
@@ -125,17 +120,11 @@ class KernelGradient(Rule):
         ddelta = run(Correlate, x, eps, None, ctx.g) if delta_needed else None
         return dx, ddelta, None
 
-
-class KernelGradientDual(KernelGradient):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, ddelta: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, ddelta: Tensor, _: None) -> Tensor:
+        """The product rule."""
         x, delta = ctx.saved_tensors
         return run(KernelGradient, dx, delta, ctx.g) + run(KernelGradient, x, ddelta, ctx.g)
-
-
-Correlate.dual, FullConvolve.dual, KernelGradient.dual = CorrelateDual, FullConvolveDual, KernelGradientDual
 
 
 def over_all_but_maps(delta: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import Rule, keep, run
 
 
 class Thin(Rule):
@@ -26,25 +27,18 @@ class Thin(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         _, noise = inputs
-        ctx.save_for_backward(noise)
-        ctx.save_for_forward(noise)
+        keep(ctx, noise)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (noise,) = ctx.saved_tensors
         return run(Thin, delta, noise), None
 
-
-class ThinDual(Thin):
-    """Forward mode: linear in x."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: Any) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, _: Any) -> Tensor:
+        """Linear in x."""
         (noise,) = ctx.saved_tensors
         return run(Thin, dx, noise)
-
-
-Thin.dual = ThinDual
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -14,10 +14,11 @@ Shapes: x [N, I], w [O, I], b [O], y and delta [N, O].
 from math import prod
 from typing import Any
 
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, keep_factors, low_precision, run, same_kind
+from manualbp.functional.checks import low_precision, same_kind
+from manualbp.functional.rule import Rule, keep_factors, run
 
 
 class Linear(Rule):
@@ -30,7 +31,7 @@ class Linear(Rule):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return F.linear(x, w, b)
+        return T.linear(x, w, b)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -46,18 +47,12 @@ class Linear(Rule):
         db = delta.sum(0) if b_needed else None
         return dx, dw, db
 
-
-class LinearDual(Linear):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None) -> Tensor:
+        """The product rule."""
         x, w = ctx.saved_tensors
         dy = run(Linear, dx, w, None) + run(Linear, x, dw, None)
         return dy if db is None else dy + db
-
-
-Linear.dual = LinearDual
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -30,12 +30,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, full_precision, kept, refuse_complex, run
-from manualbp.functional.affine import Affine
+from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.rule import Rule, keep, kept, run
+from manualbp.fuse.affine import Affine
 from manualbp.kernels import norm as kernels
 from manualbp.kernels.norm import Sharing
-from manualbp.kernels.pieces import in_place
 from manualbp.kernels.precision import wide
+from manualbp.kernels.transforms import in_place
 
 
 def _sum(t: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -80,8 +81,7 @@ class Normalise(Rule):
         either = x_needed or w_needed
         ctx.dtypes, ctx.weighted = _dtypes(w, b), w is not None
         w = r.new_empty(0) if w is None else w
-        ctx.save_for_backward(kept(x, either), kept(w, x_needed), kept(mu, either), kept(r, either))
-        ctx.save_for_forward(x, w, mu, r)
+        keep(ctx, kept(x, either), kept(w, x_needed), kept(mu, either), kept(r, either))
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor, eps: Tensor, rho: Tensor) -> tuple[Tensor | None, ...]:
@@ -110,14 +110,11 @@ class Normalise(Rule):
                 dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
         return dx, dw, db, None, None, None
 
-
-class NormaliseDual(Normalise):
-    """Forward mode: step 1 for mu and r, the product rule for y."""
-
     @staticmethod
-    def jvp(
+    def tangent(
         ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Step 1 for mu and r, the product rule for y."""
         x, w, mu, r = ctx.saved_tensors
         how = ctx.how
         w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
@@ -147,8 +144,7 @@ class NormaliseBy(Rule):
         ctx.dtypes, ctx.weighted = _dtypes(w, b), w is not None
         ctx.x_dtype, ctx.maps = x.dtype, x.shape[1]
         w = var.new_empty(0) if w is None else w
-        ctx.save_for_backward(kept(x, w_needed), kept(w, x_needed), kept(mean, w_needed), var)
-        ctx.save_for_forward(x, w, mean, var)
+        keep(ctx, kept(x, w_needed), kept(w, x_needed), kept(mean, w_needed), var)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
@@ -166,21 +162,15 @@ class NormaliseBy(Rule):
             dx = (d * (r * how.spread(w, d) if ctx.weighted else r)).to(delta.dtype)
         return dx, dw, db, None, None, None
 
-
-class NormaliseByDual(NormaliseBy):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Tensor | None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Tensor | None) -> Tensor:
+        """The product rule."""
         x, w, mean, var = ctx.saved_tensors
         how, to = ctx.how, wide(x.dtype)
         r = how.spread((var.to(to) + how.eps).rsqrt(), x)
         dy = dx.to(to) * (r * how.spread(w, x) if ctx.weighted else r)
         dy = dy if dw is None else dy + (x.to(to) - how.spread(mean, x)) * r * how.spread(dw, x)
         return (dy if db is None else dy + how.spread(db, x)).to(x.dtype)
-
-
-Normalise.dual, NormaliseBy.dual = NormaliseDual, NormaliseByDual
 
 
 def _dtypes(*tensors: Tensor | None) -> tuple[torch.dtype | None, ...]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import Rule, run
 from manualbp.kernels import pad as kernels
 from manualbp.kernels.pad import Margins
 
@@ -35,12 +36,9 @@ class Pad(Rule):
             return run(Pad, delta, ctx.margins.inward(), 0.0), None, None
         return run(Fold, delta, ctx.margins), None, None
 
-
-class PadDual(Pad):
-    """Forward mode: the tangent is padded alike, a constant by zeros."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        """The tangent is padded alike, a constant by zeros."""
         return run(Pad, dx, ctx.margins, 0.0)
 
 
@@ -59,16 +57,10 @@ class Fold(Rule):
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
         return run(Pad, eps, ctx.margins, 0.0), None
 
-
-class FoldDual(Fold):
-    """Forward mode: linear, so the tangent is folded alike."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, _: None) -> Tensor:
+        """Linear, so the tangent is folded alike."""
         return run(Fold, ddelta, ctx.margins)
-
-
-Pad.dual, Fold.dual = PadDual, FoldDual
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:

@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import ImagesRule, Rule, refuse_complex, run
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import ImagesRule, Rule, keep, run
 from manualbp.kernels import pool as kernels
 from manualbp.kernels.geometry import Geometry, Places, Size, pooling
 
@@ -38,20 +39,16 @@ class MaxPool(Rule):
         _, place = output
         ctx.places = g.places
         ctx.mark_non_differentiable(place)
-        ctx.save_for_backward(place)
-        ctx.save_for_forward(place)
+        keep(ctx, place)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None, None]:
         (place,) = ctx.saved_tensors
         return run(Put, delta, place, ctx.places), None, None
 
-
-class MaxPoolDual(MaxPool):
-    """Forward mode: the tangent is taken at the same places."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> tuple[Tensor, None]:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> tuple[Tensor, None]:
+        """The tangent is taken at the same places."""
         (place,) = ctx.saved_tensors
         return run(Take, dx, place, ctx.places), None
 
@@ -66,20 +63,16 @@ class Take(ImagesRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, place, ctx.places = inputs
-        ctx.save_for_backward(place)
-        ctx.save_for_forward(place)
+        keep(ctx, place)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         (place,) = ctx.saved_tensors
         return run(Put, delta, place, ctx.places), None, None
 
-
-class TakeDual(Take):
-    """Forward mode: linear, so the tangent is taken alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is taken alike."""
         (place,) = ctx.saved_tensors
         return run(Take, dx, place, ctx.places)
 
@@ -94,20 +87,16 @@ class Put(ImagesRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, place, ctx.places = inputs
-        ctx.save_for_backward(place)
-        ctx.save_for_forward(place)
+        keep(ctx, place)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
         (place,) = ctx.saved_tensors
         return run(Take, eps, place, ctx.places), None, None
 
-
-class PutDual(Put):
-    """Forward mode: linear, so the tangent is put alike."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is put alike."""
         (place,) = ctx.saved_tensors
         return run(Put, ddelta, place, ctx.places)
 
@@ -127,12 +116,9 @@ class WindowMean(Rule):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None, None]:
         return run(WindowSpread, delta, *ctx.how), None, None, None
 
-
-class WindowMeanDual(WindowMean):
-    """Forward mode: linear, so the tangent is averaged alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is averaged alike."""
         return run(WindowMean, dx, *ctx.how)
 
 
@@ -151,17 +137,10 @@ class WindowSpread(Rule):
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None, None]:
         return run(WindowMean, eps, *ctx.how), None, None, None
 
-
-class WindowSpreadDual(WindowSpread):
-    """Forward mode: linear, so the tangent is spread alike."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is spread alike."""
         return run(WindowSpread, ddelta, *ctx.how)
-
-
-MaxPool.dual, Take.dual, Put.dual = MaxPoolDual, TakeDual, PutDual
-WindowMean.dual, WindowSpread.dual = WindowMeanDual, WindowSpreadDual
 
 
 def max_pool2d(

@@ -23,7 +23,8 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import Rule, run
 from manualbp.kernels import resize as kernels
 from manualbp.kernels.resize import Resize
 
@@ -46,12 +47,9 @@ class Interpolate(Rule):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         return run(InterpolateAdjoint, delta, *ctx.x_size, ctx.r), None
 
-
-class InterpolateDual(Interpolate):
-    """Forward mode: linear, so the tangent is resized alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        """Linear, so the tangent is resized alike."""
         return run(Interpolate, dx, ctx.r)
 
 
@@ -70,16 +68,10 @@ class InterpolateAdjoint(Rule):
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None, None]:
         return run(Interpolate, eps, ctx.r), None, None, None
 
-
-class InterpolateAdjointDual(InterpolateAdjoint):
-    """Forward mode: linear."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+        """Linear."""
         return run(InterpolateAdjoint, ddelta, *ctx.x_size, ctx.r)
-
-
-Interpolate.dual, InterpolateAdjoint.dual = InterpolateDual, InterpolateAdjointDual
 
 
 def interpolate(

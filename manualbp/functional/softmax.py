@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, full_precision, refuse_complex, run
+from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.rule import Rule, keep, run
 from manualbp.kernels.precision import wide
 
 
@@ -35,20 +36,16 @@ class Softmax(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
         _, ctx.dim = inputs
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        keep(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
         return _through_softmax(y, delta, ctx.dim), None
 
-
-class SoftmaxDual(Softmax):
-    """Forward mode: the same map as backward."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        """The same map as backward."""
         (y,) = ctx.saved_tensors
         return _through_softmax(y, dx, ctx.dim)
 
@@ -63,8 +60,7 @@ class LogSoftmax(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
         _, ctx.dim = inputs
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        keep(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
@@ -72,17 +68,11 @@ class LogSoftmax(Rule):
         y, d = y.to(wide(y.dtype)), delta.to(wide(y.dtype))
         return (d - y.exp() * d.sum(ctx.dim, keepdim=True)).to(delta.dtype), None
 
-
-class LogSoftmaxDual(LogSoftmax):
-    """Forward mode: dy = dx - sum exp(y) dx."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        """Dy = dx - sum exp(y) dx."""
         (y,) = ctx.saved_tensors
         return dx - (y.exp() * dx).sum(ctx.dim, keepdim=True)
-
-
-Softmax.dual, LogSoftmax.dual = SoftmaxDual, LogSoftmaxDual
 
 
 def _prepared(op: str, x: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> tuple[Tensor, int]:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, full_precision, refuse_complex, run
+from manualbp.functional.checks import full_precision, refuse_complex
 from manualbp.functional.pool import Take
+from manualbp.functional.rule import Rule, keep, run
 from manualbp.kernels import pool as kernels
 from manualbp.kernels.geometry import Places, Size, per_axis
 
@@ -31,25 +32,18 @@ class Unpool(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, index, ctx.places = inputs
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        keep(ctx, index)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
         return run(Take, delta, index, ctx.places), None, None
 
-
-class UnpoolDual(Unpool):
-    """Forward mode: linear, so the tangent is unpooled alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is unpooled alike."""
         (index,) = ctx.saved_tensors
         return run(Unpool, dx, index, ctx.places)
-
-
-Unpool.dual = UnpoolDual
 
 
 def max_unpool2d(

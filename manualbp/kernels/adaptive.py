@@ -7,7 +7,7 @@ ceil((i + 1) H / I).
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry, Places
@@ -40,13 +40,13 @@ class Windows:
 
 def max_pool(x: Tensor, I: int, J: int) -> tuple[Tensor, Tensor]:
     """The largest value of each window and its position, the first one of equals."""
-    y, index = F.adaptive_max_pool2d(x, (I, J), return_indices=True)
+    y, index = T.adaptive_max_pool2d(x, (I, J), return_indices=True)
     return y, index
 
 
 def mean(x: Tensor, I: int, J: int) -> Tensor:
     """The mean of each window."""
-    return F.adaptive_avg_pool2d(x, (I, J))
+    return T.adaptive_avg_pool2d(x, (I, J))
 
 
 def spread(delta: Tensor, windows: Windows) -> Tensor:

@@ -3,11 +3,12 @@
 from math import inf
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.layout import laid_out, maps_last
-from manualbp.kernels.pieces import in_place, pieces
+from manualbp.kernels.pieces import pieces
+from manualbp.kernels.transforms import in_place
 
 # Eight bytes of 0 or 1 are one number of 64 bits. Times this, its upper byte has one bit of each of them.
 GATHER = 0x0102040810204080
@@ -52,7 +53,7 @@ def _bytewise(x: Tensor, y: Tensor) -> list[tuple[Tensor, ...]]:
 def packed(mask: Tensor, last: bool) -> Tensor:
     """The numbers of a boolean tensor as bytes, [ceil(n / 8)]."""
     flat = (mask.movedim(1, -1) if last else mask).reshape(-1)
-    flat = F.pad(flat, (0, -flat.shape[0] % 8))
+    flat = T.pad(flat, (0, -flat.shape[0] % 8))
     if _by_arithmetic():
         return (flat.view(-1, 8) * _powers(mask)).sum(1).to(torch.uint8)
     eights = flat.view(torch.int64)

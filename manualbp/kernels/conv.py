@@ -6,15 +6,15 @@ Shapes: x [N, C, H, W], w [O, C / groups, P, Q], delta [N, O, I, J]; with one ax
 from math import prod
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.precision import wide
 
 # By the number of axes.
-CORRELATE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-FULL_CONVOLVE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+CORRELATE = {1: T.conv1d, 2: T.conv2d, 3: T.conv3d}
+FULL_CONVOLVE = {1: T.conv_transpose1d, 2: T.conv_transpose2d, 3: T.conv_transpose3d}
 
 # Elements of the matrix of windows that is built at a time: what a CPU's cache holds; a GPU wants few large products.
 CHUNK = {"cpu": 2**20, "cuda": 2**27}
@@ -102,7 +102,7 @@ def _row_pairs(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
 
     sums: list[list[Tensor]] = []  # of three, two or one row of the kernel, the products
     for n in range(0, N, images):
-        rows = F.pad(delta[n : n + images], (0, 0, 0, 0, 0, below)) if below else delta[n : n + images]
+        rows = T.pad(delta[n : n + images], (0, 0, 0, 0, 0, below)) if below else delta[n : n + images]
         d, e = rows[:, ::2], rows[:, 1::2]
         plus, minus = d + e, d - e
         padded = _padded(x[n : n + images], g, 1, below)
@@ -153,7 +153,7 @@ def _padded(x: Tensor, g: Geometry, first: int, below: int = 0) -> Tensor:
         return x.contiguous()
     margins = [(pad, pad + (below if axis == 0 else 0)) for axis, pad in enumerate(g.padding)]
     behind = [(0, 0)] * (x.ndim - first - len(margins))
-    return F.pad(x, [pad for both in reversed(margins + behind) for pad in both])
+    return T.pad(x, [pad for both in reversed(margins + behind) for pad in both])
 
 
 def _unfolded(windows: Tensor, g: Geometry, first: int) -> Tensor:
@@ -169,7 +169,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     (K, O), M = a.shape, b.shape[1]
     if not _by_convolution(b, K, M, O):
         return (b.T @ a).T
-    return F.conv_transpose2d(b.view(1, K, M, 1), a.reshape(K, O, 1, 1), dilation=(1, 2)).view(O, M)
+    return T.conv_transpose2d(b.view(1, K, M, 1), a.reshape(K, O, 1, 1), dilation=(1, 2)).view(O, M)
 
 
 def _windows_by(windows: Tensor, delta: Tensor) -> Tensor:
@@ -182,9 +182,9 @@ def _windows_by(windows: Tensor, delta: Tensor) -> Tensor:
         return windows @ delta.transpose(0, 1).reshape(G, O // G, K).mT
     images = windows.view(1, M, 1, K).movedim(-1, 1)
     if last:
-        y = F.conv_transpose2d(images, delta.movedim(1, -1).reshape(K, O, 1, 1), dilation=(1, 2))
+        y = T.conv_transpose2d(images, delta.movedim(1, -1).reshape(K, O, 1, 1), dilation=(1, 2))
     else:
-        y = F.conv2d(images, delta.transpose(0, 1).reshape(O, K, 1, 1), dilation=(1, 2))
+        y = T.conv2d(images, delta.transpose(0, 1).reshape(O, K, 1, 1), dilation=(1, 2))
     return y.movedim(1, -1).reshape(1, M, O)
 
 

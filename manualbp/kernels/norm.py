@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from manualbp.kernels.pieces import in_place, pieces
+from manualbp.kernels.pieces import pieces
 from manualbp.kernels.precision import wide
+from manualbp.kernels.transforms import in_place
 
 
 @dataclass(frozen=True)

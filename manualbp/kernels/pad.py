@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.precision import wide
@@ -29,7 +29,7 @@ class Margins:
 
 def pad(x: Tensor, margins: Margins, value: float) -> Tensor:
     """x within its margins."""
-    return F.pad(x, margins.sides, margins.mode, value if margins.mode == "constant" else None)
+    return T.pad(x, margins.sides, margins.mode, value if margins.mode == "constant" else None)
 
 
 def fold(delta: Tensor, margins: Margins) -> Tensor:
@@ -40,7 +40,7 @@ def fold(delta: Tensor, margins: Margins) -> Tensor:
     dx = delta.to(wide(delta.dtype))
     for axis, W in enumerate(margins.x_size, start=1):
         numbers = torch.arange(W, dtype=torch.float64, device=delta.device)
-        source = F.pad(numbers[None], margins.sides[2 * axis - 2 : 2 * axis], margins.mode)[0].long()
+        source = T.pad(numbers[None], margins.sides[2 * axis - 2 : 2 * axis], margins.mode)[0].long()
         dx = torch.zeros_like(dx.narrow(-axis, 0, W)).index_add_(-axis, source, dx)
     # No rule ends in a cast to its own dtype: see `conv._maps_last`.
     return dx if dx.dtype == delta.dtype else dx.to(delta.dtype)

@@ -5,20 +5,11 @@ from functools import wraps
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from manualbp.kernels.transforms import in_place
 
 # Numbers of a piece.
 PIECE = 2**19
-
-
-def followed() -> bool:
-    """Whether torch.compile or torch.func follows the operations: they see no change of an input."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-
-
-def in_place() -> bool:
-    """Whether results may be written into parts of a tensor: nothing follows or derives the operations, either way."""
-    return not (followed() or torch.is_grad_enabled() or forward_ad._current_level >= 0)
 
 
 def pieces(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:

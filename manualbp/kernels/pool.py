@@ -7,7 +7,7 @@ position h W + k in its own map (int64), a byte tells the pixels of its own wind
 from math import prod
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry, Places
@@ -26,7 +26,7 @@ MOST = 2**21
 
 def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     """The largest value of each window and its position, the first one of equals."""
-    return F.max_pool2d(x, g.w_size, g.stride, g.padding, g.dilation, g.ceil_mode, return_indices=True)
+    return T.max_pool2d(x, g.w_size, g.stride, g.padding, g.dilation, g.ceil_mode, return_indices=True)
 
 
 def max_pool_by_bytes(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
@@ -178,12 +178,12 @@ def unpool(x: Tensor, index: Tensor, y_size: tuple[int, ...]) -> Tensor:
         return x.new_zeros(*x.shape[:2], *y_size)
     (I, J), (H, W) = x.shape[2:], y_size
     # With this kernel and this stride PyTorch's image has these extents, whatever they are.
-    return F.max_unpool2d(x, index, (H - I + 1, W - J + 1), (1, 1))
+    return T.max_unpool2d(x, index, (H - I + 1, W - J + 1), (1, 1))
 
 
 def window_mean(x: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
     """The sum over each window divided by m^2, by the pixels that count, or by the override."""
-    return F.avg_pool2d(x, g.w_size, g.stride, g.padding, g.ceil_mode, count_include_pad, override)
+    return T.avg_pool2d(x, g.w_size, g.stride, g.padding, g.ceil_mode, count_include_pad, override)
 
 
 def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
@@ -195,13 +195,13 @@ def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override:
         # Windows overlap by whole blocks of s x t pixels: add up by blocks, r x q of them a window, and upsample.
         r, q = P // s, Q // t
         if (r, q) != (1, 1):
-            share = F.avg_pool2d(F.pad(share, (q - 1, q - 1, r - 1, r - 1)), (r, q), 1, divisor_override=1)
+            share = T.avg_pool2d(T.pad(share, (q - 1, q - 1, r - 1, r - 1)), (r, q), 1, divisor_override=1)
         # For t = 41, 47, 55 ... "nearest" takes the pixel before; "nearest-exact" is slow under vmap.
         mode = "nearest" if max(s, t) <= NEAREST_IS_EXACT else "nearest-exact"
-        dx = F.interpolate(share, (share.shape[2] * s, share.shape[3] * t), mode=mode)
+        dx = T.interpolate(share, (share.shape[2] * s, share.shape[3] * t), mode=mode)
     else:  # full convolution with a box, which is its own rotation
-        dx = F.conv_transpose2d(share, delta.new_ones(C, 1, P, Q), None, g.stride, groups=C)
-    return F.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))
+        dx = T.conv_transpose2d(share, delta.new_ones(C, 1, P, Q), None, g.stride, groups=C)
+    return T.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))
 
 
 def _divisor(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor | int:

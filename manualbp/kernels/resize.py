@@ -6,7 +6,7 @@ Shapes: x [N, C, H, W]; y and delta [N, C, I, J]; weights A [I, H] along the row
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.pool import NEAREST_IS_EXACT
@@ -28,7 +28,7 @@ class Resize:
 
 def interpolate(x: Tensor, r: Resize) -> Tensor:
     """The image, resized."""
-    return F.interpolate(x, r.size, r.scale, r.mode, r.align_corners)  # pyright: ignore[reportArgumentType]
+    return T.interpolate(x, r.size, r.scale, r.mode, r.align_corners)  # pyright: ignore[reportArgumentType]
 
 
 def interpolate_adjoint(delta: Tensor, H: int, W: int, r: Resize) -> Tensor:
@@ -36,7 +36,7 @@ def interpolate_adjoint(delta: Tensor, H: int, W: int, r: Resize) -> Tensor:
     I, J = delta.shape[2:]
     f, g = I // H, J // W
     if r.mode == "nearest" and (f * H, g * W) == (I, J) and max(f, g) <= NEAREST_IS_EXACT and _evenly(r, f, g):
-        return F.avg_pool2d(delta, (f, g), divisor_override=1)
+        return T.avg_pool2d(delta, (f, g), divisor_override=1)
     return transposed(delta, _weights(delta, H, r, 0), _weights(delta, W, r, 1))
 
 

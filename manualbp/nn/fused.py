@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from manualbp import functional as F
-from manualbp.functional import fused_pool
+from manualbp.fuse import pool as fused_pool
 from manualbp.nn.activation import ReLU, Sigmoid, Tanh
 from manualbp.nn.conv import Conv2d
 from manualbp.nn.pool import AvgPool2d, MaxPool2d

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from manualbp.functional import fused_norm as F
-from manualbp.functional._rule import run
+from manualbp.functional.activation.relu_bits import relu_bits
 from manualbp.functional.norm import batch_norm_with_scale
-from manualbp.functional.recompute import Reactivate, Recipe
-from manualbp.functional.relu_bits import relu_bits
+from manualbp.functional.rule import run
+from manualbp.fuse import norm as F
+from manualbp.fuse.recompute import Reactivate, Recipe
 from manualbp.nn.norm import batch_norm_settings
 
 NAMES = {

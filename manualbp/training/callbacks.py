@@ -16,7 +16,7 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.func import functional_call
 
 import manualbp
-from manualbp.fuse import FusedForward
+from manualbp.fuse.model import FusedForward
 from manualbp.training import UserError
 from manualbp.training.classifier import Classifier
 

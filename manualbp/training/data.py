@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as T
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -120,7 +120,7 @@ def augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
     """
     n, _, height, width = x.shape
     margins = height // 8, width // 8
-    padded = F.pad(x, (margins[1], margins[1], margins[0], margins[0]))
+    padded = T.pad(x, (margins[1], margins[1], margins[0], margins[0]))
     top, left = (torch.randint(2 * margin + 1, (n,), generator=generator).tolist() for margin in margins)
     x = torch.stack([image[:, i : i + height, j : j + width] for image, i, j in zip(padded, top, left, strict=True)])
     if not mirror:
@@ -140,8 +140,8 @@ def warp(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
     width, height = sign * (scale + stretch).exp(), (scale - stretch).exp()
     rows = [width * angle.cos(), -height * angle.sin(), right], [width * angle.sin(), height * angle.cos(), down]
     matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    grid = F.affine_grid(matrix.to(x.device), list(x.shape), align_corners=False)
-    warped = F.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
+    grid = T.affine_grid(matrix.to(x.device), list(x.shape), align_corners=False)
+    warped = T.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
     return warped.round().to(x.dtype)
 
 

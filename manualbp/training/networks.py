@@ -1,8 +1,9 @@
 """The networks of the lectures, as `train.py` offers them.
 
-Each takes the module that its layers come from (`manualbp.nn`, or `training.autograd` for PyTorch's own gradients), the
-shape of one image (channels, height, width), the number of classes, and the kind of its activations and poolings where
-it is not to be the lecture's. What has no gradient of its own to derive (Sequential, Flatten) comes from torch.nn.
+Each takes the module that its layers come from (`manualbp.nn`, or `training.torch_layers` for PyTorch's own gradients),
+the shape of one image (channels, height, width), the number of classes, and the kind of its activations and poolings
+where it is not to be the lecture's. What has no gradient of its own to derive (Sequential, Flatten) comes
+from torch.nn.
 """
 
 from collections import OrderedDict

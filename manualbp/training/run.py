@@ -20,15 +20,15 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
 import manualbp
-from manualbp.training import UserError, autograd, figures, vision
+from manualbp.training import UserError, figures, torch_layers, vision
 from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
-from manualbp.training.memory import keep_freed_memory
+from manualbp.training.malloc import keep_freed_memory
 from manualbp.training.networks import NETWORKS, loss_of
 from manualbp.training.sources import SOURCES
 
-LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": autograd}
+LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": torch_layers}
 KEPT = (
     *("data", "data_dir", "network", "activation", "pooling", "stem", "epochs", "batch_size", "lr", "optimizer"),
     *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward"),

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 import manualbp.functional as F
-from manualbp.functional._rule import run
+from manualbp.functional.activation.hard import InsideSlope, LeakySlope
 from manualbp.functional.adaptive import AdaptiveMean, AdaptiveSpread
 from manualbp.functional.dropout import Thin
-from manualbp.functional.hard import InsideSlope, LeakySlope
 from manualbp.functional.pad import Fold, Pad
 from manualbp.functional.pool import Put, Take, WindowMean, WindowSpread
 from manualbp.functional.resize import Interpolate, InterpolateAdjoint
+from manualbp.functional.rule import run
 from manualbp.kernels import pad as pad_kernels
 from manualbp.kernels import pool as pool_kernels
 from manualbp.kernels.adaptive import Windows

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 import manualbp.functional as F
-from manualbp.functional.fused_norm import recorrelated
-from manualbp.functional.recompute import Recipe
+from manualbp.fuse.norm import recorrelated
+from manualbp.fuse.recompute import Recipe
 
 
 def kept(f: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -10,11 +10,12 @@ import torch.nn.functional as T
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
-from manualbp.functional import elementwise_loss, fused_conv_pool
-from manualbp.functional.activation import Sigmoid
+from manualbp.functional import loss_of_numbers
+from manualbp.functional.activation.sigmoid import Sigmoid
 from manualbp.functional.conv import Correlate, FullConvolve
 from manualbp.functional.norm import Normalise
-from manualbp.functional.recompute import Reactivate, Recipe
+from manualbp.fuse import conv_pool
+from manualbp.fuse.recompute import Reactivate, Recipe
 from manualbp.kernels import activation, adaptive, bits, conv, loss, pool, resize
 from manualbp.kernels.adaptive import Windows
 from manualbp.kernels.geometry import Geometry
@@ -40,7 +41,7 @@ right = {name: getattr(module, name) for module, name in [
     (conv, "full_convolve"),
     (conv, "kernel_gradient"),
     (pool, "window_spread"),
-    (fused_conv_pool, "_spread"),
+    (conv_pool, "_spread"),
     (activation, "sigmoid_slope"),
     (activation, "inside_slope"),
     (activation, "gelu_slope"),
@@ -199,7 +200,7 @@ PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]
     (conv, "full_convolve", not_rotated, CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (pool, "window_spread", not_divided, AVERAGE, {checks.equals_pytorch, checks.passes_gradcheck}),
     (pool, "in_image", start_forgotten, WIDE, {checks.equals_pytorch}),
-    (fused_conv_pool, "_spread", box_as_it_stands, CONV2D_AVG_POOL2D[3], {checks.equals_pytorch}),
+    (conv_pool, "_spread", box_as_it_stands, CONV2D_AVG_POOL2D[3], {checks.equals_pytorch}),
     (resize, "interpolate_adjoint", resized_back, RESIZED, {checks.equals_pytorch, checks.passes_gradcheck}),
     (adaptive, "spread", equal_tiles, OVERLAPPING, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Sigmoid, "backward", staticmethod(no_slope), SIGMOID, {checks.equals_pytorch, checks.passes_gradcheck}),
@@ -216,7 +217,7 @@ PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]
     (conv, "kernel_gradient", in_float32, CONV, {checks.equals_pytorch}),
     (activation, "sigmoid_slope", a_little_off, SIGMOID, {checks.equals_pytorch}),
     (loss, "smooth_slope", linear_from_the_start, SMOOTH_L1_LOSS[0], {checks.equals_pytorch, checks.passes_gradcheck}),
-    (elementwise_loss, "_by_probability", as_if_not_rare, BINARY, {checks.equals_pytorch}),
+    (loss_of_numbers, "_by_probability", as_if_not_rare, BINARY, {checks.equals_pytorch}),
     (activation, "sigmoid_slope", writes_into_delta, SIGMOID, {checks.takes_any_delta}),
     (activation, "sigmoid_slope", contiguous_only, SIGMOID, {checks.takes_any_delta}),
     (activation, "sigmoid_slope", by_pytorch, SIGMOID, {checks.is_by_hand}),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from manualbp.functional._rule import EXPORTED
+from manualbp.functional.rule import EXPORTED
 from tests.checks import EXACT, distance
 from tests.functional.tripwire import WAYS, WRONG, Gradients, by_backward, distributed, images, loss, network
 

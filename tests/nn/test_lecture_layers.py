@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from manualbp.nn import LENET5_C3, ConnectedConv2d, Conv2d, TrueConv2d, random_connections
-from manualbp.training import autograd
+from manualbp.training import torch_layers
 from tests.checks import EXACT, Recorder, distance, random_like
 
 SETTINGS: list[dict[str, Any]] = [
@@ -89,12 +89,12 @@ def test_connected_passes_gradcheck_and_is_by_hand(settings: dict[str, Any], dev
 def test_by_autograd_the_numbers_are_the_same(settings: dict[str, Any]) -> None:
     """The pair that `train.py --backward` chooses from: one initialisation, one forward pass, one gradient."""
     results = []
-    for layers in (autograd.ConnectedConv2d, ConnectedConv2d):
+    for layers in (torch_layers.ConnectedConv2d, ConnectedConv2d):
         torch.manual_seed(0)
         layer = layers(4, 6, (3, 2), table(settings.get("groups", 1)), **settings).double()
         y = layer(X)
         results.append([y, *torch.autograd.grad(y, layer.weight, random_like(y))])
-    for layers in (autograd.TrueConv2d, TrueConv2d):
+    for layers in (torch_layers.TrueConv2d, TrueConv2d):
         torch.manual_seed(0)
         layer = layers(4, 6, (3, 2), **settings).double()
         y = layer(X)

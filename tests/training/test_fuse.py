@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import manualbp
-from manualbp.fuse import FusedForward
+from manualbp.fuse.model import FusedForward
 from manualbp.nn import fused
 from manualbp.training.callbacks import GradientCheck
 from manualbp.training.classifier import Classifier

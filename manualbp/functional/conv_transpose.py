@@ -26,9 +26,10 @@ Shapes: x [N, O, I, J], w [O, C / groups, P, Q], b [C], y and delta [N, C, H, W]
 
 from torch import Tensor
 
-from manualbp.functional._rule import low_precision, run, same_kind
+from manualbp.functional.checks import low_precision, same_kind
 from manualbp.functional.conv import FullConvolve, batch_of_images
 from manualbp.functional.pad import pad
+from manualbp.functional.rule import run
 from manualbp.kernels.geometry import Size, transposed
 
 

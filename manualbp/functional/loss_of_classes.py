@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._reduction import reduced, reduction_of
-from manualbp.functional._rule import Rule, full_precision, refuse_complex, run
+from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.reduction import reduced, reduction_of
+from manualbp.functional.rule import Rule, keep, run
 from manualbp.functional.softmax import LogSoftmax, Softmax
 from manualbp.kernels.precision import wide
 
@@ -41,8 +42,7 @@ class CrossEntropy(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
@@ -50,12 +50,9 @@ class CrossEntropy(Rule):
         delta = delta.unsqueeze(1)
         return (run(Softmax, z, 1) * delta).scatter_add(1, t.unsqueeze(1), -delta), None
 
-
-class CrossEntropyDual(CrossEntropy):
-    """Forward mode: dl = sum_c softmax(z)_c dz_c - dz_t."""
-
     @staticmethod
-    def jvp(ctx: Any, dz: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dz: Tensor, _: None) -> Tensor:
+        """Dl = sum_c softmax(z)_c dz_c - dz_t."""
         z, t = ctx.saved_tensors
         return (run(Softmax, z, 1) * dz).sum(1) - _of_class("cross_entropy", dz, t)
 
@@ -72,8 +69,7 @@ class SoftCrossEntropy(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -83,12 +79,9 @@ class SoftCrossEntropy(Rule):
         dz = delta * (run(Softmax, z, 1) * y.sum(1, keepdim=True) - y) if z_needed else None
         return dz, -delta * run(LogSoftmax, z, 1) if y_needed else None
 
-
-class SoftCrossEntropyDual(SoftCrossEntropy):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, dz: Tensor, dy: Tensor) -> Tensor:
+    def tangent(ctx: Any, dz: Tensor, dy: Tensor) -> Tensor:
+        """The sum of both derivatives."""
         z, y = ctx.saved_tensors
         by_z = run(Softmax, z, 1) * y.sum(1, keepdim=True) - y
         return (by_z * dz - run(LogSoftmax, z, 1) * dy).sum(1)
@@ -105,8 +98,7 @@ class NegativeLogLikelihood(Rule):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         v, t = inputs
         ctx.classes = v.shape[1]
-        ctx.save_for_backward(t)
-        ctx.save_for_forward(t)
+        keep(ctx, t)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
@@ -114,18 +106,11 @@ class NegativeLogLikelihood(Rule):
         dv = delta.new_zeros(delta.shape[0], ctx.classes, *delta.shape[1:])
         return dv.scatter(1, t.unsqueeze(1), -delta.unsqueeze(1)), None
 
-
-class NegativeLogLikelihoodDual(NegativeLogLikelihood):
-    """Forward mode: linear, so the tangent is picked alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dv: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dv: Tensor, _: None) -> Tensor:
+        """Linear, so the tangent is picked alike."""
         (t,) = ctx.saved_tensors
         return -_of_class("nll_loss", dv, t)
-
-
-CrossEntropy.dual, SoftCrossEntropy.dual = CrossEntropyDual, SoftCrossEntropyDual
-NegativeLogLikelihood.dual = NegativeLogLikelihoodDual
 
 
 def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:

@@ -20,8 +20,9 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, low_precision, run, same_kind
+from manualbp.functional.checks import low_precision, same_kind
 from manualbp.functional.conv import Correlate, prepared
+from manualbp.functional.rule import Rule, run
 from manualbp.kernels.geometry import Size
 
 
@@ -40,16 +41,10 @@ class Rotate(Rule):
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         return run(Rotate, delta)
 
-
-class RotateDual(Rotate):
-    """Forward mode: linear, so the tangent is rotated alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dw: Tensor) -> Tensor:
+    def tangent(ctx: Any, dw: Tensor) -> Tensor:
+        """Linear, so the tangent is rotated alike."""
         return run(Rotate, dw)
-
-
-Rotate.dual = RotateDual
 
 
 def rotate(w: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.fx.immutable_collections import immutable_dict
 from manualbp import nn as by_hand_layers
 from manualbp.by_hand import by_hand
 from manualbp.convert import ForwardByHand, Fused, Report, Row, refuse_fused, refuse_no_module
-from manualbp.neighbours import SETTINGS, Neighbours, RefusalError, has_hooks
+from manualbp.fuse.rewrite import SETTINGS, Neighbours, RefusalError, has_hooks
 
 Key = tuple[Any, ...]
 

@@ -18,8 +18,9 @@ from typing import Any
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional._rule import ElementwiseRule, Rule, full_precision, refuse_complex, run
-from manualbp.functional.activation import Sigmoid
+from manualbp.functional.activation.sigmoid import Sigmoid
+from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.rule import ElementwiseRule, Rule, keep, run
 from manualbp.kernels import activation as kernels
 
 
@@ -33,20 +34,16 @@ class ELU(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
         x, ctx.alpha = inputs
-        ctx.save_for_backward(x)
-        ctx.save_for_forward(x)
+        keep(ctx, x)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         return run(ELUSlope, delta, x, ctx.alpha), None
 
-
-class ELUDual(ELU):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        """The tangent times the slope."""
         (x,) = ctx.saved_tensors
         return run(ELUSlope, dx, x, ctx.alpha)
 
@@ -61,20 +58,16 @@ class ELUSlope(ElementwiseRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
         delta, x, ctx.alpha = inputs
-        ctx.save_for_backward(delta, x)
-        ctx.save_for_forward(delta, x)
+        keep(ctx, delta, x)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor, None]:
         delta, x = ctx.saved_tensors
         return run(ELUSlope, eps, x, ctx.alpha), run(ELUSlope, eps * delta * (x <= 0), x, ctx.alpha), None
 
-
-class ELUSlopeDual(ELUSlope):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor, _: None) -> Tensor:
+        """The sum of both derivatives."""
         delta, x = ctx.saved_tensors
         return run(ELUSlope, ddelta + delta * (x <= 0) * dx, x, ctx.alpha)
 
@@ -89,20 +82,16 @@ class Softplus(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, *ctx.how = inputs
-        ctx.save_for_backward(x)
-        ctx.save_for_forward(x)
+        keep(ctx, x)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         return run(SoftplusSlope, delta, x, *ctx.how), None, None
 
-
-class SoftplusDual(Softplus):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        """The tangent times the slope."""
         (x,) = ctx.saved_tensors
         return run(SoftplusSlope, dx, x, *ctx.how)
 
@@ -117,20 +106,16 @@ class SoftplusSlope(ElementwiseRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         delta, x, *ctx.how = inputs
-        ctx.save_for_backward(delta, x)
-        ctx.save_for_forward(delta, x)
+        keep(ctx, delta, x)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
         delta, x = ctx.saved_tensors
         return run(SoftplusSlope, eps, x, *ctx.how), eps * delta * _curvature(x, *ctx.how), None, None
 
-
-class SoftplusSlopeDual(SoftplusSlope):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor, *_: None) -> Tensor:
+        """The sum of both derivatives."""
         delta, x = ctx.saved_tensors
         return run(SoftplusSlope, ddelta, x, *ctx.how) + delta * _curvature(x, *ctx.how) * dx
 
@@ -140,10 +125,6 @@ def _curvature(x: Tensor, beta: float, threshold: float) -> Tensor:
     z = beta * x
     s = run(Sigmoid, z)
     return beta * s * (1 - s) * (z <= threshold)
-
-
-ELU.dual, ELUSlope.dual = ELUDual, ELUSlopeDual
-Softplus.dual, SoftplusSlope.dual = SoftplusDual, SoftplusSlopeDual
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:

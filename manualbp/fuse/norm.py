@@ -16,10 +16,11 @@ norm's weight and bias, mu and r its mean and the reciprocal of its deviation.
 
 from torch import Tensor
 
-from manualbp.functional._rule import low_precision, refuse_complex, run, same_kind
+from manualbp.functional.checks import low_precision, refuse_complex, same_kind
 from manualbp.functional.conv import layer, prepared
 from manualbp.functional.norm import batch_norm_with_scale
-from manualbp.functional.recompute import ACTIVATIONS, Reactivate, Recipe, Recorrelate
+from manualbp.functional.rule import run
+from manualbp.fuse.recompute import ACTIVATIONS, Reactivate, Recipe, Recorrelate
 from manualbp.kernels.geometry import Size
 
 

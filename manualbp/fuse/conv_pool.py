@@ -29,8 +29,9 @@ Shapes: x [N, C, H, W], w [O, C / groups, P, Q], w' [O, C / groups, K, L], b [O]
 
 from torch import Tensor
 
-from manualbp.functional._rule import low_precision, run, same_kind
+from manualbp.functional.checks import low_precision, same_kind
 from manualbp.functional.conv import Correlate, FullConvolve, prepared
+from manualbp.functional.rule import run
 from manualbp.kernels.geometry import Geometry, Size, convolution, pooling
 from manualbp.kernels.precision import wide
 

@@ -26,15 +26,16 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, evaluate, kept, run
-from manualbp.functional.activation import ReLU, ReLUSlope, Sigmoid, SigmoidSlope, Tanh, TanhSlope
-from manualbp.functional.affine import Affine
+from manualbp.functional.activation.gate import GELU, GELU_TANH, SILU, GateSlope, GELUSlope, GELUTanh, SiLU
+from manualbp.functional.activation.hard import Hardswish, HardswishSlope, Hardtanh, InsideSlope
+from manualbp.functional.activation.sigmoid import ReLU, ReLUSlope, Sigmoid, SigmoidSlope, Tanh, TanhSlope
 from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, on_every_map, over_all_but_maps
-from manualbp.functional.gate import GELU, GELU_TANH, SILU, GateSlope, GELUSlope, GELUTanh, SiLU
-from manualbp.functional.hard import Hardswish, HardswishSlope, Hardtanh, InsideSlope
+from manualbp.functional.rule import Rule, evaluate, keep, kept, run
+from manualbp.fuse.affine import Affine
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry
-from manualbp.kernels.pieces import by_pieces, in_place
+from manualbp.kernels.pieces import by_pieces
+from manualbp.kernels.transforms import in_place
 
 
 class Activation(NamedTuple):
@@ -136,23 +137,18 @@ class Reactivate(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, ctx.recipe, *sources = inputs
-        ctx.save_for_backward(*sources)
-        ctx.save_for_forward(z)
+        _, ctx.recipe, *sources = inputs
+        keep(ctx, *sources)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         sources = ctx.saved_tensors
         return ctx.recipe.slope_again(delta, *sources), None, *[None] * len(sources)
 
-
-class ReactivateDual(Reactivate):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dz: Tensor, *_: Any) -> Tensor:
-        recipe, (z,) = ctx.recipe, ctx.saved_tensors
-        return recipe.slope(dz, recipe.activated(z) if ACTIVATIONS[recipe.activation].of_output else z)
+    def tangent(ctx: Any, dz: Tensor, *_: Any) -> Tensor:
+        """The tangent times the slope."""
+        return ctx.recipe.slope_again(dz, *ctx.saved_tensors)
 
 
 class Recorrelate(Rule):
@@ -169,10 +165,9 @@ class Recorrelate(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        a, w, _, ctx.g, ctx.recipe, *sources = inputs
+        _, w, _, ctx.g, ctx.recipe, *sources = inputs
         a_needed, w_needed, *_ = ctx.needs_input_grad
-        ctx.save_for_backward(kept(w, a_needed), *[kept(source, w_needed) for source in sources])
-        ctx.save_for_forward(a, w)
+        keep(ctx, kept(w, a_needed), *[kept(source, w_needed) for source in sources])
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
@@ -187,15 +182,10 @@ class Recorrelate(Rule):
             db = over_all_but_maps(delta)
         return da, dw, db, None, None, *[None] * len(sources)
 
-
-class RecorrelateDual(Recorrelate):
-    """Forward mode: the product rule, as the convolution's."""
-
     @staticmethod
-    def jvp(ctx: Any, da: Tensor, dw: Tensor, db: Tensor | None, *_: Any) -> Tensor:
-        a, w = ctx.saved_tensors
+    def tangent(ctx: Any, da: Tensor, dw: Tensor, db: Tensor | None, *_: Any) -> Tensor:
+        """The product rule, as the convolution's."""
+        w, *sources = ctx.saved_tensors
+        a = ctx.recipe.again(*sources)
         dy = run(Correlate, da, w, None, ctx.g) + run(Correlate, a, dw, None, ctx.g)
         return dy if db is None else dy + on_every_map(db, ctx.g)
-
-
-Reactivate.dual, Recorrelate.dual = ReactivateDual, RecorrelateDual

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, keep_factors, kept, low_precision, run, same_kind
+from manualbp.functional.checks import low_precision, same_kind
 from manualbp.functional.conv import Correlate, FullConvolve, prepared
+from manualbp.functional.rule import Rule, keep, keep_factors, kept, run
 from manualbp.kernels import connect as kernels
 from manualbp.kernels import conv
 from manualbp.kernels.connect import Table
@@ -49,8 +50,7 @@ class ConnectedCorrelate(Rule):
         x, _, o, c, _, ctx.g, ctx.table = inputs
         x_needed, weight_needed = ctx.needs_input_grad[:2]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(kept(x, weight_needed), kept(output[1], x_needed), o, c)
-        ctx.save_for_forward(x, output[1], o, c)
+        keep(ctx, kept(x, weight_needed), kept(output[1], x_needed), o, c)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor | None, eps: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -66,14 +66,11 @@ class ConnectedCorrelate(Rule):
             dweight = through_w if dweight is None else dweight + through_w
         return dx, dweight, None, None, db, None, None
 
-
-class ConnectedCorrelateDual(ConnectedCorrelate):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(
+    def tangent(
         ctx: Any, dx: Tensor | None, dweight: Tensor | None, do: None, dc: None, db: Tensor | None, *_: None
     ) -> tuple[Tensor, Tensor]:
+        """The product rule."""
         x, w, o, c = ctx.saved_tensors
         dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, o, c, ctx.table)
         dy = run(Correlate, x, dw, None, ctx.g)
@@ -105,12 +102,9 @@ class ConnectedKernelGradient(Rule):
         ddelta = run(Correlate, x, dw, None, ctx.g) if delta_needed else None
         return dx, ddelta, None, None, None, None
 
-
-class ConnectedKernelGradientDual(ConnectedKernelGradient):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, ddelta: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, ddelta: Tensor, *_: None) -> Tensor:
+        """The product rule."""
         x, delta, o, c = ctx.saved_tensors
         how = o, c, ctx.g, ctx.table
         return run(ConnectedKernelGradient, dx, delta, *how) + run(ConnectedKernelGradient, x, ddelta, *how)
@@ -127,20 +121,16 @@ class ScatterKernels(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, o, c, ctx.table = inputs
-        ctx.save_for_backward(o, c)
-        ctx.save_for_forward(o, c)
+        keep(ctx, o, c)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         o, c = ctx.saved_tensors
         return run(GatherKernels, delta, o, c), None, None, None
 
-
-class ScatterKernelsDual(ScatterKernels):
-    """Forward mode: linear, so the tangent is scattered alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dweight: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dweight: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is scattered alike."""
         o, c = ctx.saved_tensors
         return run(ScatterKernels, dweight, o, c, ctx.table)
 
@@ -156,26 +146,18 @@ class GatherKernels(Rule):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
         w, o, c = inputs
         ctx.table = Table(*w.shape[:2], distinct=False)
-        ctx.save_for_backward(o, c)
-        ctx.save_for_forward(o, c)
+        keep(ctx, o, c)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
         o, c = ctx.saved_tensors
         return run(ScatterKernels, eps, o, c, ctx.table), None, None
 
-
-class GatherKernelsDual(GatherKernels):
-    """Forward mode: linear, so the tangent is gathered alike."""
-
     @staticmethod
-    def jvp(ctx: Any, dw: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dw: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent is gathered alike."""
         o, c = ctx.saved_tensors
         return run(GatherKernels, dw, o, c)
-
-
-ConnectedCorrelate.dual, ConnectedKernelGradient.dual = ConnectedCorrelateDual, ConnectedKernelGradientDual
-ScatterKernels.dual, GatherKernels.dual = ScatterKernelsDual, GatherKernelsDual
 
 
 def connected_conv2d(

@@ -14,8 +14,8 @@ import torch.nn.functional as T
 from torch import fx, nn
 
 from manualbp import nn as by_hand_layers
-from manualbp.functional import fused_pool
-from manualbp.functional.recompute import Recipe
+from manualbp.fuse import pool as fused_pool
+from manualbp.fuse.recompute import Recipe
 from manualbp.nn import fused
 from manualbp.nn.recompute import NAMES, name_of, normalised, reactivated, recorrelated, rectified
 

@@ -12,12 +12,14 @@ Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
 from math import inf
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, refuse_complex, run
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import Rule, keep, run
 from manualbp.kernels import bits as kernels
 from manualbp.kernels.layout import maps_last
-from manualbp.kernels.pieces import followed
+from manualbp.kernels.transforms import followed
 
 
 class ReLUBits(Rule):
@@ -33,20 +35,16 @@ class ReLUBits(Rule):
         _, bits = output
         ctx.last = maps_last(x)
         ctx.mark_non_differentiable(bits)
-        ctx.save_for_backward(bits)
-        ctx.save_for_forward(bits)
+        keep(ctx, bits)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
         return run(Masked, delta, bits, ctx.last), None
 
-
-class ReLUBitsDual(ReLUBits):
-    """Forward mode: the tangent where 0 < x < high."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> tuple[Tensor, None]:
+    def tangent(ctx: Any, dx: Tensor, _: None) -> tuple[Tensor, None]:
+        """The tangent where 0 < x < high."""
         (bits,) = ctx.saved_tensors
         return run(Masked, dx, bits, ctx.last), None
 
@@ -61,37 +59,34 @@ class Masked(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, bits, ctx.last = inputs
-        ctx.save_for_backward(bits)
-        ctx.save_for_forward(bits)
+        keep(ctx, bits)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
         (bits,) = ctx.saved_tensors
         return run(Masked, eps, bits, ctx.last), None, None
 
-
-class MaskedDual(Masked):
-    """Forward mode: linear, so the tangent goes alike."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
+        """Linear, so the tangent goes alike."""
         (bits,) = ctx.saved_tensors
         return run(Masked, ddelta, bits, ctx.last)
 
 
-ReLUBits.dual, Masked.dual = ReLUBitsDual, MaskedDual
-
-
 class ReLUBitsInPlace(Rule):
-    """The same, with y in the place of x. Not for torch.func and torch.compile, which follow no change of an input."""
+    """The same, with y in the place of x. Not for torch.func and torch.compile, which follow no change of an input.
+
+    y is the only output, because PyTorch allows no second one where x is a view: so `forward` itself keeps the bits.
+    """
+
+    setup_context = staticmethod(torch.autograd.Function.setup_context)  # there is none
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, high: float) -> Tensor:
         ctx.last = maps_last(x)
         y, bits = kernels.rectified(x, high, x)
         ctx.mark_dirty(y)
-        ctx.save_for_backward(bits)
-        ctx.save_for_forward(bits)
+        keep(ctx, bits)
         return y
 
     @staticmethod
@@ -100,12 +95,9 @@ class ReLUBitsInPlace(Rule):
         return run(Masked, delta, bits, ctx.last), None
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
         (bits,) = ctx.saved_tensors
         return dx.copy_(run(Masked, dx, bits, ctx.last))
-
-
-ReLUBitsInPlace.dual = ReLUBitsInPlace
 
 
 def rectify(x: Tensor, high: float) -> Tensor:

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._reduction import reduced, reduction_of
-from manualbp.functional._rule import Rule, full_precision, kept, refuse_complex, run
-from manualbp.functional.activation import Sigmoid
+from manualbp.functional.activation.sigmoid import Sigmoid
+from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.reduction import reduced, reduction_of
+from manualbp.functional.rule import Rule, keep, kept, run
 from manualbp.kernels import loss as kernels
 from manualbp.kernels.precision import wide
 
@@ -41,8 +42,7 @@ class Square(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -50,12 +50,9 @@ class Square(Rule):
         dx = 2 * delta * (x - t)
         return dx, -dx if ctx.needs_input_grad[1] else None
 
-
-class SquareDual(Square):
-    """Forward mode: dl = 2 (x - t) (dx - dt)."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
+        """Dl = 2 (x - t) (dx - dt)."""
         x, t = ctx.saved_tensors
         return 2 * (x - t) * (dx - dt)
 
@@ -69,8 +66,7 @@ class Absolute(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -78,12 +74,9 @@ class Absolute(Rule):
         dx = delta * (x - t).sign()
         return dx, -dx if ctx.needs_input_grad[1] else None
 
-
-class AbsoluteDual(Absolute):
-    """Forward mode: dl = sign(x - t) (dx - dt)."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
+        """Dl = sign(x - t) (dx - dt)."""
         x, t = ctx.saved_tensors
         return (x - t).sign() * (dx - dt)
 
@@ -101,8 +94,7 @@ class SmoothAbsolute(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
         x, t, ctx.beta = inputs
-        ctx.save_for_backward(x, t)
-        ctx.save_for_forward(x, t)
+        keep(ctx, x, t)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None, None]:
@@ -110,12 +102,9 @@ class SmoothAbsolute(Rule):
         dx = run(SmoothSlope, delta, x, t, ctx.beta)
         return dx, -dx if ctx.needs_input_grad[1] else None, None
 
-
-class SmoothAbsoluteDual(SmoothAbsolute):
-    """Forward mode: the tangent of d times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dt: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, dt: Tensor, _: None) -> Tensor:
+        """The tangent of d times the slope."""
         x, t = ctx.saved_tensors
         return run(SmoothSlope, dx - dt, x, t, ctx.beta)
 
@@ -133,8 +122,7 @@ class SmoothSlope(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
         delta, x, t, ctx.beta = inputs
-        ctx.save_for_backward(kept(delta, any(ctx.needs_input_grad[1:3])), x, t)
-        ctx.save_for_forward(delta, x, t)
+        keep(ctx, kept(delta, any(ctx.needs_input_grad[1:3])), x, t)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
@@ -146,12 +134,9 @@ class SmoothSlope(Rule):
         dx = eps * delta * _inside(x, t, ctx.beta)
         return ddelta, dx, -dx if t_needed else None, None
 
-
-class SmoothSlopeDual(SmoothSlope):
-    """Forward mode: the sum of the derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor, dt: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor, dt: Tensor, _: None) -> Tensor:
+        """The sum of the derivatives."""
         delta, x, t = ctx.saved_tensors
         return run(SmoothSlope, ddelta, x, t, ctx.beta) + delta * _inside(x, t, ctx.beta) * (dx - dt)
 
@@ -173,8 +158,7 @@ class TwoClasses(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -183,12 +167,9 @@ class TwoClasses(Rule):
         dx = delta * _by_score(x, t, p) if x_needed else None
         return dx, delta * _by_probability(x, p) if t_needed else None, None
 
-
-class TwoClassesDual(TwoClasses):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, dt: Tensor, _: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, dt: Tensor, _: Tensor) -> Tensor:
+        """The sum of both derivatives."""
         x, t, p = ctx.saved_tensors
         return _by_score(x, t, p) * dx + _by_probability(x, p) * dt
 
@@ -202,10 +183,6 @@ def _by_score(x: Tensor, t: Tensor, p: Tensor) -> Tensor:
 def _by_probability(x: Tensor, p: Tensor) -> Tensor:
     """The loss at t = 1 minus the loss at t = 0."""
     return run(TwoClasses, x, x.new_ones(()), p) - run(TwoClasses, x, x.new_zeros(()), p)
-
-
-Square.dual, Absolute.dual, TwoClasses.dual = SquareDual, AbsoluteDual, TwoClassesDual
-SmoothAbsolute.dual, SmoothSlope.dual = SmoothAbsoluteDual, SmoothSlopeDual
 
 
 def _pair(op: str, input: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:

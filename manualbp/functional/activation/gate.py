@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
-from manualbp.functional.activation import Sigmoid
+from manualbp.functional.activation.sigmoid import Sigmoid
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import ElementwiseRule, Rule, keep, run
 from manualbp.kernels import activation as kernels
 
 # The gates s(a x + b x^3): those of SiLU, and of GELU with approximate="tanh".
@@ -41,20 +42,16 @@ class GELU(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(GELUSlope, delta, x)
 
-
-class GELUDual(GELU):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent times the slope."""
         (x,) = ctx.saved_tensors
         return run(GELUSlope, dx, x)
 
@@ -68,20 +65,16 @@ class GELUSlope(ElementwiseRule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, x = ctx.saved_tensors
         return run(GELUSlope, eps, x), eps * delta * run(Gauss, x) * (2 - x * x)
 
-
-class GELUSlopeDual(GELUSlope):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor) -> Tensor:
+        """The sum of both derivatives."""
         delta, x = ctx.saved_tensors
         return run(GELUSlope, ddelta, x) + delta * run(Gauss, x) * (2 - x * x) * dx
 
@@ -95,20 +88,16 @@ class Gauss(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
-        ctx.save_for_forward(*inputs, output)
+        keep(ctx, *inputs, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         x, y = ctx.saved_tensors
         return -delta * x * y
 
-
-class GaussDual(Gauss):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent times the slope."""
         x, y = ctx.saved_tensors
         return -dx * x * y
 
@@ -122,20 +111,16 @@ class SiLU(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(GateSlope, delta, x, *SILU)
 
-
-class SiLUDual(SiLU):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent times the slope."""
         (x,) = ctx.saved_tensors
         return run(GateSlope, dx, x, *SILU)
 
@@ -149,20 +134,16 @@ class GELUTanh(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(GateSlope, delta, x, *GELU_TANH)
 
-
-class GELUTanhDual(GELUTanh):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent times the slope."""
         (x,) = ctx.saved_tensors
         return run(GateSlope, dx, x, *GELU_TANH)
 
@@ -177,20 +158,16 @@ class GateSlope(ElementwiseRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         delta, x, *ctx.gate = inputs
-        ctx.save_for_backward(delta, x)
-        ctx.save_for_forward(delta, x)
+        keep(ctx, delta, x)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
         delta, x = ctx.saved_tensors
         return run(GateSlope, eps, x, *ctx.gate), eps * delta * _curvature(x, *ctx.gate), None, None
 
-
-class GateSlopeDual(GateSlope):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor, *_: None) -> Tensor:
+        """The sum of both derivatives."""
         delta, x = ctx.saved_tensors
         return run(GateSlope, ddelta, x, *ctx.gate) + delta * _curvature(x, *ctx.gate) * dx
 
@@ -200,10 +177,6 @@ def _curvature(x: Tensor, a: float, b: float) -> Tensor:
     square = x * x
     s, dz = run(Sigmoid, x * (a + b * square)), a + 3 * b * square
     return s * (1 - s) * (2 * a + 12 * b * square + x * dz * dz * (1 - 2 * s))
-
-
-GELU.dual, GELUTanh.dual, SiLU.dual = GELUDual, GELUTanhDual, SiLUDual
-GELUSlope.dual, GateSlope.dual, Gauss.dual = GELUSlopeDual, GateSlopeDual, GaussDual
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

@@ -21,8 +21,8 @@ Shapes: x [N, C, H, W]; y, z, delta, zeta and place [N, C, I, J].
 
 from torch import Tensor
 
-from manualbp.functional._rule import refuse_complex
-from manualbp.functional.activation import relu, sigmoid, tanh
+from manualbp.functional.activation.sigmoid import relu, sigmoid, tanh
+from manualbp.functional.checks import refuse_complex
 from manualbp.functional.pool import max_pool2d
 from manualbp.kernels.geometry import Size
 

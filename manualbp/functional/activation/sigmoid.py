@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
-from manualbp.functional.relu_bits import rectify
+from manualbp.functional.activation.relu_bits import rectify
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import ElementwiseRule, Rule, keep, run
 from manualbp.kernels import activation as kernels
 
 
@@ -28,20 +29,16 @@ class Sigmoid(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        keep(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return run(SigmoidSlope, delta, y)
 
-
-class SigmoidDual(Sigmoid):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent times the slope."""
         (y,) = ctx.saved_tensors
         return run(SigmoidSlope, dx, y)
 
@@ -55,20 +52,16 @@ class SigmoidSlope(ElementwiseRule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, y = ctx.saved_tensors
         return run(SigmoidSlope, eps, y), eps * delta * (1 - 2 * y)
 
-
-class SigmoidSlopeDual(SigmoidSlope):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
+        """The sum of both derivatives."""
         delta, y = ctx.saved_tensors
         return run(SigmoidSlope, ddelta, y) + delta * (1 - 2 * y) * dy
 
@@ -82,20 +75,16 @@ class Tanh(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        keep(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return run(TanhSlope, delta, y)
 
-
-class TanhDual(Tanh):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent times the slope."""
         (y,) = ctx.saved_tensors
         return run(TanhSlope, dx, y)
 
@@ -109,20 +98,16 @@ class TanhSlope(ElementwiseRule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, y = ctx.saved_tensors
         return run(TanhSlope, eps, y), -2 * eps * delta * y
 
-
-class TanhSlopeDual(TanhSlope):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
+        """The sum of both derivatives."""
         delta, y = ctx.saved_tensors
         return run(TanhSlope, ddelta, y) - 2 * delta * y * dy
 
@@ -136,20 +121,16 @@ class ReLU(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        keep(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return run(ReLUSlope, delta, y)
 
-
-class ReLUDual(ReLU):
-    """Forward mode: the tangent where y > 0."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent where y > 0."""
         (y,) = ctx.saved_tensors
         return run(ReLUSlope, dx, y)
 
@@ -164,26 +145,18 @@ class ReLUSlope(ElementwiseRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         _, y = inputs
-        ctx.save_for_backward(y)
-        ctx.save_for_forward(y)
+        keep(ctx, y)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
         return run(ReLUSlope, eps, y), None
 
-
-class ReLUSlopeDual(ReLUSlope):
-    """Forward mode: linear in delta."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, _: Tensor) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, _: Tensor) -> Tensor:
+        """Linear in delta."""
         (y,) = ctx.saved_tensors
         return run(ReLUSlope, ddelta, y)
-
-
-Sigmoid.dual, Tanh.dual, ReLU.dual = SigmoidDual, TanhDual, ReLUDual
-SigmoidSlope.dual, TanhSlope.dual, ReLUSlope.dual = SigmoidSlopeDual, TanhSlopeDual, ReLUSlopeDual
 
 
 def sigmoid(input: Tensor) -> Tensor:

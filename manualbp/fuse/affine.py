@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional._rule import Rule, keep_factors, run
 from manualbp.functional.conv import over_all_but_maps
+from manualbp.functional.rule import Rule, keep_factors, run
 from manualbp.kernels.norm import affine
 from manualbp.kernels.precision import wide
 
@@ -44,14 +44,8 @@ class Affine(Rule):
         dt = over_all_but_maps(d) if t_needed else None
         return dx, ds, dt
 
-
-class AffineDual(Affine):
-    """Forward mode: the product rule."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, ds: Tensor, dt: Tensor | None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, ds: Tensor, dt: Tensor | None) -> Tensor:
+        """The product rule."""
         x, s = ctx.saved_tensors
         return run(Affine, dx, s, None) + run(Affine, x, ds, dt)
-
-
-Affine.dual = AffineDual

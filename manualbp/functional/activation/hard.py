@@ -20,8 +20,9 @@ from typing import Any
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional._rule import ElementwiseRule, Rule, refuse_complex, run
-from manualbp.functional.relu_bits import rectify
+from manualbp.functional.activation.relu_bits import rectify
+from manualbp.functional.checks import refuse_complex
+from manualbp.functional.rule import ElementwiseRule, Rule, keep, run
 from manualbp.kernels import activation as kernels
 
 
@@ -35,20 +36,16 @@ class Hardtanh(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
         _, ctx.low, ctx.high = inputs
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        keep(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
         return run(InsideSlope, delta, y, ctx.low, ctx.high, 1.0), None, None
 
-
-class HardtanhDual(Hardtanh):
-    """Forward mode: the tangent where low < y < high."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
+        """The tangent where low < y < high."""
         (y,) = ctx.saved_tensors
         return run(InsideSlope, dx, y, ctx.low, ctx.high, 1.0)
 
@@ -62,20 +59,16 @@ class Hardsigmoid(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(InsideSlope, delta, x, -3.0, 3.0, 1 / 6)
 
-
-class HardsigmoidDual(Hardsigmoid):
-    """Forward mode: a sixth of the tangent where -3 < x < 3."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """A sixth of the tangent where -3 < x < 3."""
         (x,) = ctx.saved_tensors
         return run(InsideSlope, dx, x, -3.0, 3.0, 1 / 6)
 
@@ -90,20 +83,16 @@ class InsideSlope(ElementwiseRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, t, *ctx.how = inputs
-        ctx.save_for_backward(t)
-        ctx.save_for_forward(t)
+        keep(ctx, t)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
         (t,) = ctx.saved_tensors
         return run(InsideSlope, eps, t, *ctx.how), None, None, None, None
 
-
-class InsideSlopeDual(InsideSlope):
-    """Forward mode: linear in delta."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, *_: Any) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, *_: Any) -> Tensor:
+        """Linear in delta."""
         (t,) = ctx.saved_tensors
         return run(InsideSlope, ddelta, t, *ctx.how)
 
@@ -119,20 +108,16 @@ class LeakyReLU(Rule):
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
         x, ctx.a = inputs
         t = output if ctx.a >= 0 else x
-        ctx.save_for_backward(t)
-        ctx.save_for_forward(t)
+        keep(ctx, t)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (t,) = ctx.saved_tensors
         return run(LeakySlope, delta, t, ctx.a), None
 
-
-class LeakyReLUDual(LeakyReLU):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        """The tangent times the slope."""
         (t,) = ctx.saved_tensors
         return run(LeakySlope, dx, t, ctx.a)
 
@@ -147,20 +132,16 @@ class LeakySlope(ElementwiseRule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
         _, t, ctx.a = inputs
-        ctx.save_for_backward(t)
-        ctx.save_for_forward(t)
+        keep(ctx, t)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
         (t,) = ctx.saved_tensors
         return run(LeakySlope, eps, t, ctx.a), None, None
 
-
-class LeakySlopeDual(LeakySlope):
-    """Forward mode: linear in delta."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, *_: Any) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, *_: Any) -> Tensor:
+        """Linear in delta."""
         (t,) = ctx.saved_tensors
         return run(LeakySlope, ddelta, t, ctx.a)
 
@@ -174,20 +155,16 @@ class Hardswish(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(HardswishSlope, delta, x)
 
-
-class HardswishDual(Hardswish):
-    """Forward mode: the tangent times the slope."""
-
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, dx: Tensor) -> Tensor:
+        """The tangent times the slope."""
         (x,) = ctx.saved_tensors
         return run(HardswishSlope, dx, x)
 
@@ -201,27 +178,18 @@ class HardswishSlope(ElementwiseRule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, x = ctx.saved_tensors
         return run(HardswishSlope, eps, x), run(InsideSlope, eps * delta, x, -3.0, 3.0, 1 / 3)
 
-
-class HardswishSlopeDual(HardswishSlope):
-    """Forward mode: the sum of both derivatives."""
-
     @staticmethod
-    def jvp(ctx: Any, ddelta: Tensor, dx: Tensor) -> Tensor:
+    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor) -> Tensor:
+        """The sum of both derivatives."""
         delta, x = ctx.saved_tensors
         return run(HardswishSlope, ddelta, x) + run(InsideSlope, delta * dx, x, -3.0, 3.0, 1 / 3)
-
-
-Hardtanh.dual, Hardsigmoid.dual, InsideSlope.dual = HardtanhDual, HardsigmoidDual, InsideSlopeDual
-LeakyReLU.dual, LeakySlope.dual = LeakyReLUDual, LeakySlopeDual
-Hardswish.dual, HardswishSlope.dual = HardswishDual, HardswishSlopeDual
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:

@@ -1,0 +1,1 @@
+"""The activations: a file a family."""

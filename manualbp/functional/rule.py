@@ -1,0 +1,188 @@
+"""What a rule is: how it is run, what it keeps, and what its kind says of its tangent.
+
+A rule is one class with `forward`, `setup_context`, `backward` and, for forward mode, `tangent`, each under its
+formula. The kinds are base classes: they say what is kept and what the tangent is, where that follows from the kind.
+
+    Rule              keeps its tensors
+    LinearRule        y = A x, A made of the other arguments: keeps these, not x; dy = A dx, the rule itself
+    ElementwiseRule   y_i = phi(a_i, b_i ...): the Jacobian is diagonal, so dy is what backward makes of the tangents
+    ImagesRule        treats each of N images alike: a batch of vmap is more images
+
+A class may be of two kinds: `class Take(LinearRule, ImagesRule)`.
+"""
+
+import inspect
+import warnings
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from manualbp.kernels.transforms import forward_mode, in_place, transformed
+
+EXPORTED = "manualbp: torch.export keeps the forward operations only; the exported program's gradient is PyTorch's"
+
+
+class Rule(torch.autograd.Function):
+    """A forward pass and its backward pass, both made of PyTorch's forward primitives and of other rules.
+
+    `generate_vmap_rule` lets torch.func trace the methods as they stand. `eager` is the same rule with the `jvp` that
+    PyTorch's forward mode asks for: `tangent`. It is a subclass because torch.compile refuses a Function that has one.
+    Tangents come to it as zeros where there are none, and as None for what is no tensor.
+    """
+
+    generate_vmap_rule = True
+    eager: ClassVar[type["Rule"]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "forward" in vars(cls):
+            cls.forward.__signature__ = _Positional(list(inspect.signature(cls.forward).parameters.values()))
+        if "jvp" not in vars(cls):  # else it is the subclass that is made here
+            also = {"jvp": staticmethod(cls.tangent), "__module__": cls.__module__, "__doc__": cls.__doc__}
+            cls.eager = type(cls.__name__, (cls,), also)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep the tensors; `ctx.settings` are the other arguments."""
+        keep_arguments(ctx, inputs)
+
+    @staticmethod
+    def tangent(ctx: Any, *tangents: Any) -> Any:
+        """The derivative along the inputs' tangents."""
+        raise TypeError("this rule has no forward-mode derivative")
+
+
+class LinearRule(Rule):
+    """y = A x, where A is made of the arguments behind x: tensors first, then settings. Kept: these, and not x."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        keep_arguments(ctx, inputs[1:])
+
+    @classmethod
+    def tangent(cls, ctx: Any, *tangents: Any) -> Any:
+        """dy = A dx."""
+        return run(cls, tangents[0], *ctx.saved_tensors, *ctx.settings)
+
+
+class ElementwiseRule(Rule):
+    """A rule of equally shaped tensors, number by number. Its Jacobian by each of them is diagonal.
+
+    So the product with a tangent is the product with a delta: dy = sum_k backward(dx_k)_k. `vmap` is its own: a batch
+    is one more axis. So its kernel may work in place, for which vmap lacks some operators.
+    """
+
+    generate_vmap_rule = False
+
+    @classmethod
+    def tangent(cls, ctx: Any, *tangents: Any) -> Any:
+        """dy = sum_k backward(dx_k)_k."""
+        dy = None
+        for k, dx in enumerate(tangents):
+            if dx is None:
+                continue
+            back = cls.backward(ctx, dx)
+            part = back[k] if isinstance(back, tuple) else back
+            if part is not None:
+                dy = part if dy is None else dy + part
+        return dy
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        """The batch as the first axis of every tensor; what is not batched stands in every sample."""
+        return run(cls, *(_batch_first(info, a, d) for a, d in zip(args, in_dims, strict=True))), 0
+
+
+class ImagesRule(Rule):
+    """A rule of tensors [N, ...] that treats each of the N images alike. `vmap` is its own: a batch is more images.
+
+    So its kernel may work in place and write into parts of its result, which vmap cannot follow.
+    """
+
+    generate_vmap_rule = False
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        """The batch and the N images of every tensor as one axis; what is not batched stands in every sample."""
+        batched = (_batch_first(info, a, d) for a, d in zip(args, in_dims, strict=True))
+        y = run(cls, *(a.flatten(0, 1) if isinstance(a, Tensor) else a for a in batched))
+        return y.unflatten(0, (info.batch_size, y.shape[0] // info.batch_size)), 0
+
+
+def _batch_first(info: Any, a: Any, d: int | None) -> Any:
+    """A tensor with the batch as its first axis; what is no tensor as it is."""
+    if not isinstance(a, Tensor):
+        return a
+    return a.movedim(d, 0) if d is not None else a.expand(info.batch_size, *a.shape)
+
+
+class _Positional(inspect.Signature):
+    """The signature of a forward pass that has no defaults: its arguments are bound as they come.
+
+    PyTorch asks for the signature in every call and binds the arguments to fill in defaults. Worked out anew each
+    time, that would be a third of what a call costs.
+    """
+
+    def bind(self, *args: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return SimpleNamespace(args=args, kwargs={}, apply_defaults=_nothing)
+
+
+def _nothing() -> None:
+    """There are no defaults to fill in."""
+
+
+def run(rule: type[Rule], *args: Any) -> Any:
+    """Apply a rule, with forward mode outside torch.compile, at the precision of its inputs.
+
+    Autocast is settled in the public function that calls a rule. Inside it is switched off, so that a backward
+    pass that runs under autocast computes in the precision of the forward pass it belongs to.
+    torch.export drops the rule; all that can be done is to say so. Inside torch.compile torch.func's transforms take
+    views: PyTorch before 2.15 believes that an argument of the compiled function itself needs no gradient, and gives 0.
+    """
+    device = args[0].device.type
+    compiling = torch.compiler.is_compiling()
+    if compiling and not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting():
+        warnings.warn(EXPORTED, stacklevel=1)  # one place for all rules, so that it is shown once
+    if compiling and transformed():
+        args = tuple(a.view_as(a) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
+    apply = rule.apply if compiling else rule.eager.apply
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return apply(*args)
+    return apply(*args)
+
+
+def evaluate(rule: type[Rule], *args: Any) -> Any:
+    """`run`, but where nothing derives, batches or compiles the result: then only the rule's forward pass."""
+    if in_place() and not torch.is_autocast_enabled(args[0].device.type):
+        return rule.forward(*args)
+    return run(rule, *args)
+
+
+def keep(ctx: Any, *tensors: Tensor) -> None:
+    """Keep the tensors for `backward` and, where tangents are carried along, for `tangent`.
+
+    Only there: an output that is kept for `tangent` is in a cycle with its node, which the cyclic collector alone ends.
+    """
+    ctx.save_for_backward(*tensors)
+    if forward_mode():
+        ctx.save_for_forward(*tensors)
+
+
+def keep_arguments(ctx: Any, arguments: tuple[Any, ...]) -> None:
+    """Keep the tensors among the arguments; the others are `ctx.settings`."""
+    keep(ctx, *[a for a in arguments if isinstance(a, Tensor)])
+    ctx.settings = [a for a in arguments if not isinstance(a, Tensor)]
+
+
+def kept(t: Tensor, needed: bool) -> Tensor:
+    """`t` where backward needs it or `tangent` may, else an empty tensor (vmap refuses None among saved tensors)."""
+    return t if needed or forward_mode() else t.new_empty(0)
+
+
+def keep_factors(ctx: Any, a: Tensor, b: Tensor, *more: Tensor) -> None:
+    """Keep what a product of `a` and `b` needs: each factor only if the other one's derivative is asked for."""
+    a_needed, b_needed = ctx.needs_input_grad[:2]
+    keep(ctx, kept(a, b_needed), kept(b, a_needed), *more)
