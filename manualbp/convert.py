@@ -8,6 +8,7 @@ from torch import jit, nn
 
 from manualbp import nn as by_hand_layers
 from manualbp.by_hand import by_hand
+from manualbp.classes import Exchanged, plain, put_before, take_away
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(by_hand_layers, name) for name in by_hand_layers.__all__ if hasattr(nn, name)
@@ -31,11 +32,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What `convert`, `restore`, `fuse` or `unfuse` did, a row a module (or a place, of several); prints as a table."""
+    """What `convert`, `restore`, `fuse` or `unfuse` did, a row a module (or a place, of several); prints as a table.
+
+    code: the source of the forwards that `fuse` wrote.
+    """
 
     title: str
     rows: tuple[Row, ...]
     unit: str = "modules"
+    code: str = ""
 
     @property
     def converted(self) -> tuple[Row, ...]:
@@ -52,22 +57,16 @@ class Report:
         return "\n".join([f"{self.title}: {len(self.converted)} of {len(self.rows)} {self.unit}", *table])
 
 
-class ForwardByHand:
-    """A module's own forward inside `by_hand()`. It stands in the module's __dict__, and is copied and pickled with it.
+class ForwardByHand(Exchanged):
+    """A module's own forward inside `by_hand()`, so that the calls of torch.nn.functional in it are by hand, too."""
 
-    So the calls of torch.nn.functional in it are by hand, too.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         with by_hand():
-            return type(self.module).forward(self.module, *args, **kwargs)
+            return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class Fused:
-    """A forward that `manualbp.fuse` made. It stands in the module's __dict__."""
+class Fused(Exchanged):
+    """A forward that `manualbp.fuse` wrote; manualbp.fuse.written has it."""
 
 
 def convert(model: nn.Module) -> Report:
@@ -75,8 +74,9 @@ def convert(model: nn.Module) -> Report:
 
     In place, by exchanging classes: parameters, buffers, hooks, training flag, dtype, device and what an optimizer
     refers to stay as they are. The outermost modules with a forward of their own (a ResNet, a block) run it inside
-    `by_hand()`, for the functions that they call. A module that subclasses one of torch.nn's layers and has its own
-    forward keeps its class, and is by hand as a part of such a module only. -> a Report, to print. `restore` undoes it.
+    `by_hand()`, for the functions that they call: their class becomes a subclass of its own. Copies, replicas and
+    pickles are converted, too, and compute with their own layers. A module that subclasses one of torch.nn's layers and
+    has its own forward is by hand as a part of such a module only. -> a Report, to print. `restore` undoes it.
     Raises TypeError for what is no torch.nn.Module, ValueError where it is fused (`manualbp.fuse`).
     """
     refuse_no_module("convert", model)
@@ -91,23 +91,25 @@ def convert(model: nn.Module) -> Report:
 
 
 def restore(model: nn.Module) -> Report:
-    """Give back exactly what `convert` found: classes and forwards. -> a Report, to print.
+    """Give back exactly what `convert` found: the classes. -> a Report, to print.
 
-    Layers that were manualbp.nn's before stay so. Raises TypeError for what is no torch.nn.Module, ValueError where it
+    Layers that were manualbp.nn's before stay so, and so does a class that something else has exchanged since
+    (a parametrisation). Raises TypeError for what is no torch.nn.Module, ValueError where it
     is fused (`manualbp.fuse`).
     """
     refuse_no_module("restore", model)
     refuse_fused("restore", model)
     rows = []
     for path, module in model.named_modules():
-        was = module.__dict__.pop(WAS, None)
-        wrapped = isinstance(module.__dict__.get("forward"), ForwardByHand)
-        if was is not None:
+        was = module.__dict__.get(WAS)
+        if was is not None and type(module) is LAYERS[was]:
+            del module.__dict__[WAS]
             module.__class__ = was
-        if wrapped:
-            del module.__dict__["forward"]
-        if was is not None or wrapped:
             rows.append(Row(path, kind_of(module), True, "restored"))
+        elif take_away(module, ForwardByHand):
+            rows.append(Row(path, kind_of(module), True, "restored"))
+        elif was is not None or isinstance(module, ForwardByHand):
+            rows.append(Row(path, kind_of(module), False, "left: its class was exchanged after `convert`"))
     return Report("restored", tuple(rows))
 
 
@@ -117,7 +119,7 @@ def refuse_no_module(op: str, model: Any) -> None:
 
 
 def refuse_fused(op: str, model: nn.Module) -> None:
-    if any(isinstance(module.__dict__.get("forward"), Fused) for module in model.modules()):
+    if any(isinstance(module, Fused) for module in model.modules()):
         raise ValueError(f"{op}: the model is fused already; unfuse it first")
 
 
@@ -130,7 +132,7 @@ def _modules(
         return
     seen.add(module)
     yield path, module, inside
-    inside = inside or isinstance(module.__dict__.get("forward"), ForwardByHand)
+    inside = inside or isinstance(module, ForwardByHand)
     for name, child in module.named_children():
         yield from _modules(child, f"{path}.{name}" if path else name, inside, seen)
 
@@ -142,7 +144,11 @@ def _converted(module: nn.Module, inside: bool) -> tuple[str, bool]:
         module.__dict__[WAS] = kind
         module.__class__ = LAYERS[kind]
         return f"-> manualbp.nn.{kind.__name__}", True
-    if WAS in module.__dict__ or kind.__module__.startswith(by_hand_layers.__name__):
+    if (
+        isinstance(module, ForwardByHand)
+        or WAS in module.__dict__
+        or kind.__module__.startswith(by_hand_layers.__name__)
+    ):
         return "is by hand already", True
     if isinstance(module, NO_ARITHMETIC) and kind.__module__.startswith("torch.nn."):
         return "", False
@@ -157,12 +163,15 @@ def _converted(module: nn.Module, inside: bool) -> tuple[str, bool]:
         return "left: its forward was replaced", False
     if layer is not None and kind.forward is not layer.forward:
         return f"left: its own kind of {layer.__name__}, with its own forward", False
-    module.__dict__["forward"] = ForwardByHand(module)
+    try:
+        put_before(module, ForwardByHand)
+    except TypeError as why:
+        return f"left: its class allows no subclass: {why}", False
     return "its forward runs inside by_hand()", True
 
 
 def kind_of(module: nn.Module) -> str:
     """The class as one would import it: torch.nn's and manualbp.nn's without the file that it is in."""
-    kind = type(module)
+    kind = plain(type(module))
     package = next((p for p in ("torch.nn", "manualbp.nn") if kind.__module__.startswith(f"{p}.")), None)
     return f"{package}.{kind.__name__}" if package else kind.__qualname__

@@ -15,7 +15,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from manualbp import nn as by_hand_layers
 from manualbp.convert import LAYERS, NO_ARITHMETIC, convert, refuse_no_module, restore
 from manualbp.coverage import coverage, tensors_in
-from manualbp.fuse.model import FusedForward, fuse, structure, unfuse
+from manualbp.fuse import steps
+from manualbp.fuse.model import fuse, unfuse
+from manualbp.fuse.written import WRITTEN
 
 WAYS = {"pytorch": "PyTorch", "by_hand": "by hand", "fused": "fused"}  # the columns, and their titles
 TORCH = {by_hand_class: torch_class for torch_class, by_hand_class in LAYERS.items()}
@@ -29,7 +31,6 @@ PLACES = dict.fromkeys(("input", "output", "other"), "place of each maximum ({dt
 BITS = {"output": "output: it tells the slope", "other": "a bit a number: what the slope is"}
 POOLED = {**PLACES, "output": "pooled output: it tells the slope"}
 FOLDED = {**PRODUCT, "other": "the kernel of the two layers in one"}
-ALONE = {"input": "input, from which the rest is computed again", "other": "two to four numbers a map"}
 LINEAR = {"nothing": "linear, its factors are constants"}
 PAIR = {"input": "input and target", "other": "made of the target and the weights"}
 WHY = {  # by the class's name: what is kept, by its role in the layer's forward pass
@@ -49,9 +50,6 @@ WHY = {  # by the class's name: what is kept, by its role in the layer's forward
     "Dropout": {"other": "the noise", "nothing": "it hands its input on"},
     **dict.fromkeys(["CrossEntropyLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "BCEWithLogitsLoss"], PAIR),
     "NLLLoss": {**PAIR, "input": "target"},
-    **dict.fromkeys(["BatchNormActivation", "BatchNormActivationConv2d", "ActivationConv2d"], ALONE),
-    "ActivationMaxPool2d": POOLED,
-    "Conv2dAvgPool2d": FOLDED,
 }
 AGAIN = dict.fromkeys(("input", "output", "other"), "what its input is computed from again")
 STEPS = {  # by the function's name that a fused model calls in place of its layers, as WHY
@@ -69,7 +67,7 @@ class Kept:
     """A storage that a layer keeps: "input", "output" or "other" in its forward pass, or the name of a parameter.
 
     counted_at: the layer that kept it first, "x" or "the model" (parameters and buffers); None where it counts here.
-    step: where the layer was run together with others, the function of manualbp.nn that did it.
+    step: where the layer was run together with others, the function of manualbp.fuse.steps that did it.
     """
 
     role: str
@@ -247,20 +245,15 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
         saved.append(weakref.ref(one))
         return one
 
-    forwards = [module.__dict__.get("forward") for module in model.modules()]
-    fused = [(forward, forward.forward()) for forward in forwards if isinstance(forward, FusedForward)]
-    for forward, made in fused:
-        if made is type(forward.module).forward:  # not one that was written for it, with names of its own
-            continue
-        names = made.__globals__
-        steps = {name: f for name, f in names.items() if isinstance(f, FunctionType) and _by_hand(f)}
-        names.update({name: partial(take, f) for name, f in steps.items()})
+    for module in model.modules():
+        for written in module.__dict__.get(WRITTEN, {}).values():
+            names = written.forward.__globals__
+            names.update({name: partial(take, f) for name, f in names.items() if _is_step(f)})
+            written.holds = lambda _: True  # the hooks that come now need no layer to stay apart
     hooks: list[Any] = []
     for module in model.modules():
         hooks.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         hooks.append(module.register_forward_hook(leave, always_call=True))
-    for forward, made in fused:
-        forward.made[structure(forward.module)] = made  # these hooks need no layer to stay apart
     with (
         torch.random.fork_rng(_devices(model, x)),
         torch.enable_grad(),
@@ -304,7 +297,11 @@ def _devices(model: nn.Module, x: Tensor) -> set[Any]:
     return {t.device.index for t in (x, *_named(model).values()) if t.is_cuda}
 
 
-def _by_hand(made: type | FunctionType) -> bool:
+def _is_step(f: Any) -> bool:
+    return isinstance(f, FunctionType) and f.__module__ == steps.__name__
+
+
+def _by_hand(made: type) -> bool:
     return str(made.__module__).startswith(f"{by_hand_layers.__name__}.")
 
 

@@ -240,22 +240,6 @@ def test_layers_that_torch_nn_lacks_are_by_hand_all_ways() -> None:
     assert row.why.startswith("by hand all ways: input, for the weight's gradient (x itself); the rotated kernel")
 
 
-@pytest.mark.parametrize(
-    ("layer", "expected"),
-    [
-        (by_hand.BatchNormActivation(nn.BatchNorm2d(3), nn.SiLU()), AGAIN),
-        (by_hand.BatchNormActivationConv2d(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 3)), AGAIN),
-        (by_hand.ActivationConv2d(nn.GELU(), nn.Conv2d(3, 2, 3)), AGAIN.partition(";")[0]),
-        (by_hand.ActivationMaxPool2d(nn.Tanh(), nn.MaxPool2d(2)), "place of each maximum (uint8); pooled output"),
-        (by_hand.Conv2dAvgPool2d(nn.Conv2d(3, 2, 3), nn.AvgPool2d(2)), "the kernel of the two layers in one; input"),
-    ],
-    ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
-)
-def test_layers_that_stand_for_several(layer: nn.Module, expected: str) -> None:
-    receipt = manualbp.memory(nn.Sequential(nn.Conv2d(3, 3, 1), layer), torch.randn(2, 3, 8, 8))
-    assert why(receipt)["1"].startswith(f"by hand all ways: {expected}")
-
-
 def test_every_reason_is_one_of_a_layer() -> None:
     assert set(WHY) <= set(by_hand.__all__)
 

@@ -16,8 +16,24 @@ from torch import fx, nn
 from manualbp import nn as by_hand_layers
 from manualbp.fuse import pool as fused_pool
 from manualbp.fuse.recompute import Recipe
-from manualbp.nn import fused
-from manualbp.nn.recompute import NAMES, name_of, normalised, reactivated, recorrelated, rectified
+from manualbp.fuse.steps import activated_pool, folded, folds, normalised, reactivated, recorrelated, rectified
+from manualbp.fuse.trace import RefusalError, has_hooks
+
+NAMES = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+    nn.GELU: "gelu",
+    nn.SiLU: "silu",
+    nn.Hardswish: "hardswish",
+}
+
+
+def name_of(activation):
+    name = next((NAMES[kind] for kind in type(activation).__mro__ if kind in NAMES), None)
+    return "gelu_tanh" if name == "gelu" and activation.approximate == "tanh" else name
+
 
 MOST_TERMS = 3  # of a recipe: each is a pass over memory in backward
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
@@ -46,8 +62,6 @@ LAYERS_THAT_MAKE_MEMORY = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample),
 )
-# A layer's settings that decide what it is taken together with.
-SETTINGS = "inplace", "padding_mode", "approximate", "return_indices", "kernel_size", "stride", "padding", "dilation"
 
 
 class Constant:
@@ -58,10 +72,6 @@ class Constant:
 
     def __repr__(self) -> str:
         return self.name
-
-
-class RefusalError(Exception):
-    """The model does something that the rules here do not allow for."""
 
 
 class Neighbours:
@@ -107,7 +117,7 @@ class Neighbours:
         """The name of the activation that the node is."""
         layer = self.layer(node, *NAMES)
         if layer is not None:
-            return name_of("fuse", layer)
+            return name_of(layer)
         if node.op not in ("call_function", "call_method") or node.target not in FUNCTIONS or len(node.args) != 1:
             return None
         name, how = FUNCTIONS[node.target], dict(node.kwargs)
@@ -191,7 +201,7 @@ class Neighbours:
         if pool is not None:
             self._took((node, pool), "pool first; keep the pooled output and a byte a window")
             with self.graph.inserting_before(pool):
-                y = self.graph.call_function(fused.activated_pool, (self._module(pool), x, phi, self._flattens(pool)))
+                y = self.graph.call_function(activated_pool, (self._module(pool), x, phi, self._flattens(pool)))
             self._replace(pool, y)
             self._replace(node, y)
         elif phi in KEEP_INPUT and not self._in_place(node):
@@ -254,10 +264,10 @@ class Neighbours:
             with self.graph.inserting_before(node):
                 y = self.graph.call_function(recorrelated, (self._module(node), x, self._constant(recipe), *sources))
             self._replace(node, y)
-        elif pool is not None and self.layer(pool, nn.AvgPool2d) and fused.folds(conv, self.layer(pool, nn.AvgPool2d)):
+        elif pool is not None and self.layer(pool, nn.AvgPool2d) and folds(conv, self.layer(pool, nn.AvgPool2d)):
             self._took((node, pool), "are one convolution")
             with self.graph.inserting_before(pool):
-                y = self.graph.call_function(fused.folded, (self._module(node), self._module(pool), x))
+                y = self.graph.call_function(folded, (self._module(node), self._module(pool), x))
             self._replace(pool, y)
             self.graph.erase_node(node)
 
@@ -312,15 +322,3 @@ def asked_in_place(node: fx.Node) -> bool:
     except (TypeError, ValueError):  # it has no signature
         return bool(node.kwargs.get("inplace"))
     return bool(given.get("inplace"))
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether something is called beside the module's forward."""
-    return any(
-        (
-            module._forward_hooks,
-            module._forward_pre_hooks,
-            module._backward_hooks,
-            module._backward_pre_hooks,
-        )
-    )

@@ -2,9 +2,7 @@
 
 Constructor, initialisation, state_dict and repr are torch.nn's, and `isinstance(layer, torch.nn.Conv2d)` holds. What a
 layer keeps for backward, what it refuses and where its formula comes from stands at the function that it calls. Two
-layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables. Five stand for two or three
-layers each, which they run together: ActivationMaxPool2d, Conv2dAvgPool2d, BatchNormActivation, ActivationConv2d and
-BatchNormActivationConv2d.
+layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables.
 """
 
 from manualbp.nn.activation import (
@@ -26,7 +24,6 @@ from manualbp.nn.activation import (
 )
 from manualbp.nn.connected import LENET5_C3, ConnectedConv2d, random_connections
 from manualbp.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, TrueConv2d
-from manualbp.nn.fused import ActivationMaxPool2d, Conv2dAvgPool2d
 from manualbp.nn.linear import Linear
 from manualbp.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from manualbp.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
@@ -41,14 +38,11 @@ from manualbp.nn.pool import (
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
-from manualbp.nn.recompute import ActivationConv2d, BatchNormActivation, BatchNormActivationConv2d
 
 __all__ = [
     "ELU",
     "GELU",
     "LENET5_C3",
-    "ActivationConv2d",
-    "ActivationMaxPool2d",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "AvgPool2d",
@@ -56,14 +50,11 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
-    "BatchNormActivation",
-    "BatchNormActivationConv2d",
     "CircularPad2d",
     "ConnectedConv2d",
     "ConstantPad2d",
     "Conv1d",
     "Conv2d",
-    "Conv2dAvgPool2d",
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",

@@ -16,7 +16,7 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.func import functional_call
 
 import manualbp
-from manualbp.fuse.model import FusedForward
+from manualbp.convert import Fused
 from manualbp.training import UserError
 from manualbp.training.classifier import Classifier
 
@@ -42,7 +42,7 @@ class GradientCheck(pl.Callback):
             torch.manual_seed(0)
             network = copy.deepcopy(pl_module.network).to(device, torch.float64)
             x = distinct((2, *pl_module.shape), device)
-            fused = any(isinstance(layer.__dict__.get("forward"), FusedForward) for layer in network.modules())
+            fused = any(isinstance(layer, Fused) for layer in network.modules())
             together = gradients(network, x) if fused else {}
             manualbp.unfuse(network)  # else its layers are not called
             calls = first_of_each_kind(network, x)
