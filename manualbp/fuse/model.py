@@ -76,7 +76,8 @@ def _in_the_other_mode(module: nn.Module) -> Written:
     """What is written for training if the module is in evaluation, and the other way round."""
     flags = {m: m.training for m in module.modules()}
     try:
-        return _written(module.train(not module.training))[0]
+        module.train(not module.training)  # a model may have its own `train`, which returns nothing
+        return _written(module)[0]
     finally:
         for m, training in flags.items():
             m.training = training

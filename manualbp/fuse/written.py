@@ -129,7 +129,7 @@ class FusedForward(Fused):
             warnings.warn(
                 f"manualbp.fuse: {type(self).__name__} is not as it was when it was fused (a layer, a setting, a hook, "
                 "a training flag); its own forward runs. Fuse again: unfuse, then fuse",
-                stacklevel=2,
+                stacklevel=4,
             )
             return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if not isinstance(self, ForwardByHand):
