@@ -12,9 +12,12 @@ from manualbp.coverage import Coverage, coverage
 from manualbp.fuse.model import fuse, unfuse
 from manualbp.memory import Receipt, memory
 
+__version__ = "0.1.0"  # a literal: pyproject.toml reads it without an import
+
 __all__ = [
     "Coverage",
     "Receipt",
+    "__version__",
     "by_hand",
     "convert",
     "coverage",

@@ -108,7 +108,7 @@ def restore(model: nn.Module) -> Report:
             rows.append(Row(path, kind_of(module), True, "restored"))
         elif take_away(module, ForwardByHand):
             rows.append(Row(path, kind_of(module), True, "restored"))
-        elif was is not None or isinstance(module, ForwardByHand):
+        elif was is not None or issubclass(type(module), ForwardByHand):
             rows.append(Row(path, kind_of(module), False, "left: its class was exchanged after `convert`"))
     return Report("restored", tuple(rows))
 

@@ -30,7 +30,8 @@ class Coverage:
     """The nodes of a graph by their names, each with the number of times that it is there; prints as a table.
 
     by_hand: rules of manualbp. arithmetic and views: PyTorch's nodes for sums, products and means, and for numbers
-    that only change places. layers: all others, which is what `by_hand` and `convert` are there to replace.
+    that only change places. layers: all others, which is what `by_hand` and `convert` are there to replace; inside
+    `by_hand` also what a rule refuses, as interpolate's bicubic: it runs as PyTorch's own.
     """
 
     by_hand: Mapping[str, int]
@@ -72,9 +73,8 @@ def coverage(output: Any) -> Coverage:
     for node in _nodes(roots):
         name = re.sub(r"Backwards?\d*$", "", node.name().rpartition("::")[2])
         if isinstance(node, BackwardCFunction):
-            rule = type(node)._forward_cls  # pyright: ignore[reportAttributeAccessIssue]
-            part = "by_hand" if issubclass(rule, Rule) else "layers"
-            name = rule.__name__ if part == "by_hand" else name
+            function = type(node)._forward_cls  # pyright: ignore[reportAttributeAccessIssue]
+            part = "by_hand" if issubclass(function, Rule) else "layers"
         else:
             part = "arithmetic" if name in ARITHMETIC else "views" if name in VIEWS else "layers"
         if name != "AccumulateGrad":

@@ -25,6 +25,7 @@ MODEL, X = "the model", "x"  # where storages are counted that are there anyway
 
 PRODUCT = {"input": "input, for the weight's gradient", "other": "a padded or cast copy of input or weight"}
 OUTPUT = {"output": "output: it tells the slope", "other": "a copy of the output: works in place"}
+EITHER = {**OUTPUT, "input": "input: it tells the slope"}
 INPUT = {"input": "input: the output does not tell the slope", "other": "a copy of the input: works in place"}
 NORM = {"input": "input, for its distance from the mean", "other": "mean and deviation"}
 PLACES = dict.fromkeys(("input", "output", "other"), "place of each maximum ({dtype})")
@@ -40,7 +41,10 @@ WHY = {  # by the class's name: what is kept, by its role in the layer's forward
     "ConnectedConv2d": {**PRODUCT, "other": "the dense kernel, for the input's gradient"},
     **dict.fromkeys(["Sigmoid", "Tanh", "Hardtanh", "Softmax", "LogSoftmax"], OUTPUT),
     **dict.fromkeys(["ReLU", "ReLU6"], BITS),
-    **dict.fromkeys(["GELU", "SiLU", "ELU", "Softplus", "Hardsigmoid", "Hardswish"], INPUT),
+    **dict.fromkeys(["GELU", "SiLU", "Mish", "ELU", "SELU", "CELU", "Softplus", "LogSigmoid", "Softsign"], INPUT),
+    **dict.fromkeys(["Hardswish", "PReLU"], INPUT),
+    "Hardsigmoid": {**INPUT, "other": "a bit a number: what the slope is"},
+    **dict.fromkeys(["Hardshrink", "Softshrink", "Threshold"], EITHER),
     "LeakyReLU": {**OUTPUT, "input": "input: negative_slope is negative", "other": "a copy: works in place"},
     **dict.fromkeys(["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm"], NORM),
     **dict.fromkeys(["MaxPool2d", "AdaptiveMaxPool2d", "MaxUnpool2d"], PLACES),

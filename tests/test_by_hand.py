@@ -10,7 +10,7 @@ import torch.nn.functional as T
 from torch import Tensor, nn
 
 import manualbp
-from manualbp.by_hand import RULES
+from manualbp.names import RULES
 from tests.cases import CASES, Case
 from tests.checks import EXACT, distance, first, random_like, wanted
 
@@ -129,11 +129,6 @@ def test_another_thread_is_not_concerned() -> None:
         thread.join()
         assert sigmoid_is_by_hand()
     assert seen == [False]
-
-
-def test_what_a_rule_refuses_is_refused() -> None:
-    with manualbp.by_hand(), pytest.raises(ValueError, match="interpolate: mode = 'bicubic'"):
-        T.interpolate(X, scale_factor=2, mode="bicubic")
 
 
 def small() -> nn.Sequential:

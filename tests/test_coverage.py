@@ -7,6 +7,7 @@ from torch import Tensor
 
 import manualbp
 import manualbp.functional as F
+from manualbp.functional.activation.sigmoid import Sigmoid
 
 x = torch.randn(2, 3, 6, 6, requires_grad=True)
 w = torch.randn(3, 3, 3, 3, requires_grad=True)
@@ -82,6 +83,22 @@ def test_in_place() -> None:
     report = manualbp.coverage(F.relu(x * 1, inplace=True))
     assert report.by_hand == {"ReLUBitsInPlace": 1}
     assert not report.layers
+
+
+def test_a_rule_is_named_as_its_class_is() -> None:
+    """In the graph and in the report, with forward mode and without (inside torch.compile)."""
+    for apply in (Sigmoid.eager.apply, Sigmoid.apply):
+        y = apply(x)
+        assert y.grad_fn.name() == "SigmoidBackward"
+        assert manualbp.coverage(y).by_hand == {"Sigmoid": 1}
+
+
+@pytest.mark.filterwarnings("ignore:by_hand")
+def test_what_a_rule_refuses_is_a_layer() -> None:
+    with manualbp.by_hand():
+        report = manualbp.coverage(T.interpolate(T.sigmoid(x), scale_factor=2, mode="bicubic"))
+    assert report.by_hand == {"Sigmoid": 1}
+    assert report.layers == {"UpsampleBicubic2D": 1}
 
 
 def test_refused() -> None:

@@ -3,16 +3,16 @@
 the triple of the convolution, true convolution and connection tables; and two layers in one.
 """
 
-from manualbp.functional.activation.gate import gelu, silu
-from manualbp.functional.activation.hard import hardsigmoid, hardswish, hardtanh, leaky_relu, relu6
-from manualbp.functional.activation.relu_bits import relu_bits
-from manualbp.functional.activation.sigmoid import relu, sigmoid, tanh
-from manualbp.functional.activation.smooth import elu, softplus
+from manualbp.functional.activation.exponential import celu, elu, logsigmoid, selu, softplus
+from manualbp.functional.activation.gated import gelu, hardswish, mish, silu
+from manualbp.functional.activation.piecewise_linear import hardsigmoid, hardtanh, leaky_relu, prelu, relu6
+from manualbp.functional.activation.relu import relu, relu_bits
+from manualbp.functional.activation.shrink import hardshrink, softshrink, threshold
+from manualbp.functional.activation.sigmoid import sigmoid, softsign, tanh
 from manualbp.functional.adaptive import adaptive_avg_pool2d, adaptive_max_pool2d
 from manualbp.functional.connection_table import connected_conv2d, gather_kernels, scatter_kernels
-from manualbp.functional.conv import conv2d, correlate, full_convolve, kernel_gradient
+from manualbp.functional.conv import conv1d, conv2d, conv3d, correlate, full_convolve, kernel_gradient
 from manualbp.functional.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from manualbp.functional.convs import conv1d, conv3d
 from manualbp.functional.dropout import dropout
 from manualbp.functional.linear import linear
 from manualbp.functional.loss_of_classes import cross_entropy, nll_loss
@@ -43,6 +43,7 @@ __all__ = [
     "batch_norm_activation",
     "batch_norm_activation_conv2d",
     "binary_cross_entropy_with_logits",
+    "celu",
     "connected_conv2d",
     "conv1d",
     "conv2d",
@@ -60,6 +61,7 @@ __all__ = [
     "gather_kernels",
     "gelu",
     "group_norm",
+    "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
@@ -70,20 +72,27 @@ __all__ = [
     "leaky_relu",
     "linear",
     "log_softmax",
+    "logsigmoid",
     "max_pool2d",
     "max_unpool2d",
+    "mish",
     "mse_loss",
     "nll_loss",
     "pad",
+    "prelu",
     "relu",
     "relu6",
     "relu_bits",
     "rotate",
     "scatter_kernels",
+    "selu",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
     "softmax",
     "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "threshold",
 ]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from manualbp.functional.checks import refuse_complex
 from manualbp.functional.pool import Put, Take
-from manualbp.functional.rule import Rule, keep, run
+from manualbp.functional.rule import LinearRule, Rule, keep, run
 from manualbp.kernels import adaptive as kernels
 from manualbp.kernels.adaptive import Windows
 
@@ -38,7 +38,7 @@ def _windows(x: Tensor, I: int, J: int) -> Windows:
     return Windows((H, W), (I, J))
 
 
-class AdaptiveMean(Rule):
+class AdaptiveMean(LinearRule):
     """y = A x B^T. dL/dx = spread(delta); kept: nothing."""
 
     @staticmethod
@@ -47,19 +47,15 @@ class AdaptiveMean(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, *ctx.settings = inputs
         ctx.windows = _windows(*inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         return run(AdaptiveSpread, delta, ctx.windows), None, None
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is averaged alike."""
-        return run(AdaptiveMean, dx, *ctx.windows.y_size)
 
-
-class AdaptiveSpread(Rule):
+class AdaptiveSpread(LinearRule):
     """dx = A^T delta B. Its derivative by delta is the mean; kept: nothing."""
 
     @staticmethod
@@ -67,17 +63,9 @@ class AdaptiveSpread(Rule):
         return kernels.spread(delta, windows)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.windows = inputs[1]
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
-        return run(AdaptiveMean, eps, *ctx.windows.y_size), None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, _: None) -> Tensor:
-        """Linear, so the tangent is spread alike."""
-        return run(AdaptiveSpread, ddelta, ctx.windows)
+        (windows,) = ctx.settings
+        return run(AdaptiveMean, eps, *windows.y_size), None
 
 
 class AdaptiveMax(Rule):

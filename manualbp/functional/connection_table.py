@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from manualbp.functional.checks import low_precision, same_kind
-from manualbp.functional.conv import Correlate, FullConvolve, prepared
-from manualbp.functional.rule import Rule, keep, keep_factors, kept, run
+from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, batched, over_all_but_maps
+from manualbp.functional.rule import LinearRule, Rule, evaluate, keep, kept, run
 from manualbp.kernels import connect as kernels
 from manualbp.kernels import conv
 from manualbp.kernels.connect import Table
-from manualbp.kernels.geometry import Geometry, Size
+from manualbp.kernels.geometry import Geometry, Size, convolution
 
 
 class ConnectedCorrelate(Rule):
@@ -59,10 +59,12 @@ class ConnectedCorrelate(Rule):
         dx = dweight = db = None
         if delta is not None:
             dx = run(FullConvolve, delta, w, None, ctx.g) if x_needed else None
-            dweight = run(ConnectedKernelGradient, x, delta, o, c, ctx.g, ctx.table) if weight_needed else None
-            db = delta.sum((0, 2, 3)) if b_needed else None
+            db = over_all_but_maps(delta) if b_needed else None
+            if weight_needed:
+                dw = evaluate(KernelGradient, x, delta, ctx.g)
+                dweight = evaluate(GatherKernels, dw, o, c, ctx.table)
         if eps is not None and weight_needed:
-            through_w = run(GatherKernels, eps, o, c)
+            through_w = run(GatherKernels, eps, o, c, ctx.table)
             dweight = through_w if dweight is None else dweight + through_w
         return dx, dweight, None, None, db, None, None
 
@@ -73,44 +75,11 @@ class ConnectedCorrelate(Rule):
         """The product rule."""
         x, w, o, c = ctx.saved_tensors
         dw = torch.zeros_like(w) if dweight is None else run(ScatterKernels, dweight, o, c, ctx.table)
-        dy = run(Correlate, x, dw, None, ctx.g)
-        dy = dy if dx is None else dy + run(Correlate, dx, w, None, ctx.g)
-        return (dy if db is None else dy + db[:, None, None]), dw
+        dy = run(Correlate, x, dw, db, ctx.g)
+        return (dy if dx is None else dy + run(Correlate, dx, w, None, ctx.g)), dw
 
 
-class ConnectedKernelGradient(Rule):
-    """dweight = gather(kernel_gradient(x, delta)). With eps = dL/d(dweight), of the shape of weight:
-
-    dL/dx = full_convolve(delta, scatter(eps))    dL/d delta = correlate(x, scatter(eps))    kept: the other factor
-    """
-
-    @staticmethod
-    def forward(x: Tensor, delta: Tensor, o: Tensor, c: Tensor, g: Geometry, table: Table) -> Tensor:
-        return kernels.gather(conv.kernel_gradient(x, delta, g), o, c)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, delta, o, c, ctx.g, ctx.table = inputs
-        keep_factors(ctx, x, delta, o, c)
-
-    @staticmethod
-    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
-        x, delta, o, c = ctx.saved_tensors
-        x_needed, delta_needed, *_ = ctx.needs_input_grad
-        dw = run(ScatterKernels, eps, o, c, ctx.table)
-        dx = run(FullConvolve, delta, dw, None, ctx.g) if x_needed else None
-        ddelta = run(Correlate, x, dw, None, ctx.g) if delta_needed else None
-        return dx, ddelta, None, None, None, None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, ddelta: Tensor, *_: None) -> Tensor:
-        """The product rule."""
-        x, delta, o, c = ctx.saved_tensors
-        how = o, c, ctx.g, ctx.table
-        return run(ConnectedKernelGradient, dx, delta, *how) + run(ConnectedKernelGradient, x, ddelta, *how)
-
-
-class ScatterKernels(Rule):
+class ScatterKernels(LinearRule):
     """w = the K kernels added at their places, zeros elsewhere. dL/dweight = gather(delta); kept: o, c."""
 
     @staticmethod
@@ -119,45 +88,20 @@ class ScatterKernels(Rule):
         return w.view(w.shape)  # PyTorch 2.11 compiles a rule that ends in place to one without a gradient
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, o, c, ctx.table = inputs
-        keep(ctx, o, c)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        o, c = ctx.saved_tensors
-        return run(GatherKernels, delta, o, c), None, None, None
+        return run(GatherKernels, delta, *ctx.saved_tensors, *ctx.settings), None, None, None
+
+
+class GatherKernels(LinearRule):
+    """weight = the kernels of w at the K places. dL/dw = scatter(eps); kept: o, c."""
 
     @staticmethod
-    def tangent(ctx: Any, dweight: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is scattered alike."""
-        o, c = ctx.saved_tensors
-        return run(ScatterKernels, dweight, o, c, ctx.table)
-
-
-class GatherKernels(Rule):
-    """weight = the kernels of w at the K places. dL/dw = scatter(eps); kept: o and c, not w."""
-
-    @staticmethod
-    def forward(w: Tensor, o: Tensor, c: Tensor) -> Tensor:
+    def forward(w: Tensor, o: Tensor, c: Tensor, table: Table) -> Tensor:
         return kernels.gather(w, o, c)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        w, o, c = inputs
-        ctx.table = Table(*w.shape[:2], distinct=False)
-        keep(ctx, o, c)
-
-    @staticmethod
-    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
-        o, c = ctx.saved_tensors
-        return run(ScatterKernels, eps, o, c, ctx.table), None, None
-
-    @staticmethod
-    def tangent(ctx: Any, dw: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is gathered alike."""
-        o, c = ctx.saved_tensors
-        return run(GatherKernels, dw, o, c)
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
+        return run(ScatterKernels, eps, *ctx.saved_tensors, *ctx.settings), None, None, None
 
 
 def connected_conv2d(
@@ -186,12 +130,9 @@ def connected_conv2d(
     x, weight, b = low_precision(input, weight, bias)
     same_kind(op, input=x, weight=weight, bias=b)
     _fitting(op, weight, o, c)
-    x, g = prepared(op, x, (*maps, *weight.shape[1:]), b, stride, padding, dilation, groups)
-    try:
-        y, _ = run(ConnectedCorrelate, x, weight, o, c, b, g, Table(*maps, distinct))
-    except IndexError as error:
-        _refuse_outside(op, o, c, *maps, error)
-        raise
+    g = convolution(op, x.shape, (*maps, *weight.shape[1:]), stride, padding, dilation, groups, b)
+    table = Table(*maps, distinct)
+    y, _ = _within(op, table, o, c, ConnectedCorrelate, batched(x, g.x_size), weight, o, c, b, g, table)
     return y if input.ndim == 4 else y.squeeze(0)
 
 
@@ -205,11 +146,8 @@ def scatter_kernels(weight: Tensor, o: Tensor, c: Tensor, maps: tuple[int, int])
     Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
     _fitting("scatter_kernels", weight, o, c)
-    try:
-        return run(ScatterKernels, weight, o, c, Table(*maps, distinct=False))
-    except IndexError as error:
-        _refuse_outside("scatter_kernels", o, c, *maps, error)
-        raise
+    table = Table(*maps, distinct=False)
+    return _within("scatter_kernels", table, o, c, ScatterKernels, weight, o, c, table)
 
 
 def gather_kernels(w: Tensor, o: Tensor, c: Tensor) -> Tensor:
@@ -221,11 +159,8 @@ def gather_kernels(w: Tensor, o: Tensor, c: Tensor) -> Tensor:
     _places("gather_kernels", o, c)
     if w.ndim != 4:
         raise ValueError(f"gather_kernels: w has shape {list(w.shape)}; it must be [O, C, P, Q]")
-    try:
-        return run(GatherKernels, w, o, c)
-    except IndexError as error:
-        _refuse_outside("gather_kernels", o, c, w.shape[0], w.shape[1], error)
-        raise
+    table = Table(*w.shape[:2], distinct=False)
+    return _within("gather_kernels", table, o, c, GatherKernels, w, o, c, table)
 
 
 def _places(op: str, o: Tensor, c: Tensor) -> None:
@@ -246,11 +181,15 @@ def _fitting(op: str, weight: Tensor, o: Tensor, c: Tensor) -> None:
         )
 
 
-def _refuse_outside(op: str, o: Tensor, c: Tensor, O: int, C: int, error: Exception) -> None:
-    """Raise ValueError where a map outside of the dense kernel is the reason of the error."""
-    for name, which, maps, n in (("o", "output", o, O), ("c", "input", c, C)):
-        if maps.numel() and not -n <= int(maps.min()) <= int(maps.max()) < n:
-            raise ValueError(
-                f"{op}: {name} holds {which} maps from {int(maps.min())} to {int(maps.max())}; maps = [{O}, {C}], so "
-                f"they must be from 0 to {n - 1}"
-            ) from error
+def _within(op: str, table: Table, o: Tensor, c: Tensor, rule: type[Rule], *args: Any) -> Any:
+    """What the rule makes of its arguments; ValueError where it fails for a map outside of the dense kernel."""
+    try:
+        return run(rule, *args)
+    except IndexError as error:
+        for name, which, maps, n in (("o", "output", o, table.O), ("c", "input", c, table.C)):
+            if maps.numel() and not -n <= int(maps.min()) <= int(maps.max()) < n:
+                raise ValueError(
+                    f"{op}: {name} holds {which} maps from {int(maps.min())} to {int(maps.max())}; maps = "
+                    f"[{table.O}, {table.C}], so they must be from 0 to {n - 1}"
+                ) from error
+        raise

@@ -14,8 +14,13 @@ is i = h - p, so dx[h] = sum_p delta[h - p] w[p]: delta and w run in opposite di
 180 degrees and slid over delta with P - 1 zeros on each side (lecture 001, eq. 1.4). The lectures' forward pass is the
 true convolution, with the rotation there; torch.nn's and this one's is the cross-correlation, with the rotation here.
 
-Shapes: x [N, C, H, W], w [O, C / groups, P, Q], b [O], y and delta [N, O, I, J]. Letters: kernels.geometry. Written for
-two axes; with one or three there are as many of the letters h, i, p, and nothing else changes (functional.convs).
+One axis, three axes. Each axis has a condition of its own on which pixel is under which tap of which window. The
+derivation uses that of one axis and never that there are two: with as many of the letters h, i, p as there are axes F
+is as linear in x, w and delta, and its faces are each other's derivatives. So the rules are the same; a geometry of
+one, two or three axes tells them what to sum over.
+
+Shapes: x [N, C, H, W], w [O, C / groups, P, Q], b [O], y and delta [N, O, I, J]; with one axis H, P and I alone, with
+three D, R and M before them. Letters: kernels.geometry.
 """
 
 from collections.abc import Sequence
@@ -25,12 +30,12 @@ from torch import Tensor
 
 from manualbp.functional.checks import low_precision, same_kind
 from manualbp.functional.pad import pad
-from manualbp.functional.rule import Rule, keep_factors, run
+from manualbp.functional.rule import BilinearRule, run
 from manualbp.kernels import conv as kernels
-from manualbp.kernels.geometry import COUNT, IMAGE, Geometry, Size, convolution, per_axis
+from manualbp.kernels.geometry import Geometry, Size, convolution, per_axis
 
 
-class Correlate(Rule):
+class Correlate(BilinearRule):
     """y = dF/d delta + b.
 
     dL/dx = full_convolve(delta, w)          kept: w, if dL/dx is asked for
@@ -43,29 +48,17 @@ class Correlate(Rule):
         return kernels.correlate(x, w, b, g)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, w, _, ctx.g = inputs
-        keep_factors(ctx, x, w)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
+        (x, w), (g,) = ctx.saved_tensors, ctx.settings
         x_needed, w_needed, b_needed, _ = ctx.needs_input_grad
-        dx = run(FullConvolve, delta, w, None, ctx.g) if x_needed else None
-        dw = run(KernelGradient, x, delta, ctx.g) if w_needed else None
+        dx = run(FullConvolve, delta, w, None, g) if x_needed else None
+        dw = run(KernelGradient, x, delta, g) if w_needed else None
         db = over_all_but_maps(delta) if b_needed else None
         return dx, dw, db, None
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
-        """The product rule."""
-        x, w = ctx.saved_tensors
-        dy = run(Correlate, dx, w, None, ctx.g) + run(Correlate, x, dw, None, ctx.g)
-        return dy if db is None else dy + on_every_map(db, ctx.g)
 
-
-class FullConvolve(Rule):
-    """dx = dF/dx + b; b only where it is a layer's forward pass (functional.transposed). With eps = dL/d(dx):
+class FullConvolve(BilinearRule):
+    """dx = dF/dx + b; b only where it is a layer's forward pass (functional.conv_transpose). With eps = dL/d(dx):
 
     dL/d delta = correlate(eps, w)    dL/dw = kernel_gradient(eps, delta)    kept: the other factor of each
     dL/db[c] = sum_{n,h,k} eps[n,c,h,k]
@@ -76,28 +69,16 @@ class FullConvolve(Rule):
         return kernels.full_convolve(delta, w, b, g)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        delta, w, _, ctx.g = inputs
-        keep_factors(ctx, delta, w)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
-        delta, w = ctx.saved_tensors
+        (delta, w), (g,) = ctx.saved_tensors, ctx.settings
         delta_needed, w_needed, b_needed, _ = ctx.needs_input_grad
-        ddelta = run(Correlate, eps, w, None, ctx.g) if delta_needed else None
-        dw = run(KernelGradient, eps, delta, ctx.g) if w_needed else None
+        ddelta = run(Correlate, eps, w, None, g) if delta_needed else None
+        dw = run(KernelGradient, eps, delta, g) if w_needed else None
         db = over_all_but_maps(eps) if b_needed else None
         return ddelta, dw, db, None
 
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, dw: Tensor, db: Tensor | None, _: None) -> Tensor:
-        """The product rule."""
-        delta, w = ctx.saved_tensors
-        dx = run(FullConvolve, ddelta, w, None, ctx.g) + run(FullConvolve, delta, dw, None, ctx.g)
-        return dx if db is None else dx + on_every_map(db, ctx.g)
 
-
-class KernelGradient(Rule):
+class KernelGradient(BilinearRule):
     """dw = dF/dw. With eps = dL/d(dw), of the shape of w:
 
     dL/dx = full_convolve(delta, eps)    dL/d delta = correlate(x, eps)    kept: the other factor of each
@@ -108,23 +89,12 @@ class KernelGradient(Rule):
         return kernels.kernel_gradient(x, delta, g)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, delta, ctx.g = inputs
-        keep_factors(ctx, x, delta)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
-        x, delta = ctx.saved_tensors
+        (x, delta), (g,) = ctx.saved_tensors, ctx.settings
         x_needed, delta_needed, _ = ctx.needs_input_grad
-        dx = run(FullConvolve, delta, eps, None, ctx.g) if x_needed else None
-        ddelta = run(Correlate, x, eps, None, ctx.g) if delta_needed else None
+        dx = run(FullConvolve, delta, eps, None, g) if x_needed else None
+        ddelta = run(Correlate, x, eps, None, g) if delta_needed else None
         return dx, ddelta, None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, ddelta: Tensor, _: None) -> Tensor:
-        """The product rule."""
-        x, delta = ctx.saved_tensors
-        return run(KernelGradient, dx, delta, ctx.g) + run(KernelGradient, x, ddelta, ctx.g)
 
 
 def over_all_but_maps(delta: Tensor) -> Tensor:
@@ -132,9 +102,19 @@ def over_all_but_maps(delta: Tensor) -> Tensor:
     return delta.sum((0, *range(2, delta.ndim)))
 
 
-def on_every_map(db: Tensor, g: Geometry) -> Tensor:
-    """b[o] so shaped that it is added to y[n,o,i,j]."""
-    return db.reshape(-1, *[1] * len(g.w_size))
+def batched(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """x as [N, C, *size]: one image as a batch, and zeros behind the pixels where there are fewer."""
+    x = x if x.ndim == len(size) + 2 else x.unsqueeze(0)
+    if tuple(x.shape[2:]) == size:
+        return x
+    behind = [extent - own for extent, own in zip(size, x.shape[2:], strict=True)]
+    return pad(x, [side for more in reversed(behind) for side in (0, more)])
+
+
+def correlated(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
+    """A layer: y = correlate(x, w) + b, of one image or a batch, with the odd pixel of uneven "same" padding."""
+    y = run(Correlate, batched(x, g.x_size), w, b, g)
+    return y if x.ndim == len(g.x_size) + 2 else y.squeeze(0)
 
 
 def _images(op: str, name: str, t: Tensor, maps: int | None = None) -> None:
@@ -153,9 +133,11 @@ def correlate(x: Tensor, w: Tensor, stride: Size = 1, padding: Size = 0, dilatio
     Source: lecture 002, eq. 2.2, without the rotation; with hand-made kernels (blur, edges) lecture 004, eq. 4.9;
     derivation at the head of this file.
     """
-    same_kind("correlate", x=x, w=w)
-    _images("correlate", "x", x)
-    g = convolution("correlate", x.shape, w.shape, stride, padding, dilation, groups)
+    op = "correlate"
+    same_kind(op, x=x, w=w)
+    _images(op, "x", x)
+    padding = per_axis(op, "padding", padding, 2, 0)  # in numbers: "same" may be that of another image
+    g = convolution(op, x.shape, w.shape, stride, padding, dilation, groups)
     return run(Correlate, x, w, None, g)
 
 
@@ -179,6 +161,7 @@ def full_convolve(
     same_kind(op, delta=delta, w=w)
     H, W = size
     C = w.shape[1] * groups if w.ndim == 4 else 0
+    padding = per_axis(op, "padding", padding, 2, 0)
     g = convolution(op, (delta.shape[0], C, H, W), w.shape, stride, padding, dilation, groups)
     _images(op, "delta", delta, w.shape[0])
     _positions(op, delta, g)
@@ -209,6 +192,7 @@ def kernel_gradient(
         raise ValueError(f"{op}: x has {x.shape[0]} images and delta {delta.shape[0]}; they must be as many")
     P, Q = size
     per_group = x.shape[1] // groups if groups > 0 else 0
+    padding = per_axis(op, "padding", padding, 2, 0)
     g = convolution(op, x.shape, (delta.shape[1], per_group, P, Q), stride, padding, dilation, groups)
     _positions(op, delta, g)
     return run(KernelGradient, x, delta, g)
@@ -236,79 +220,56 @@ def conv2d(
     """torch.nn.functional.conv2d with a backward pass by hand.
 
     input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one real dtype (under autocast:
-    cast to its dtype) -> [N, O, I, J] or [O, I, J], channels_last if input or weight is. padding: an int or two, or
-    "valid" (none), or "same" (H and W stay; stride must be 1; an odd pixel is added below and on the right).
-    Kept for backward: input if the gradient of weight is asked for, weight if that of input is; nothing for bias.
-    Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
+    cast to its dtype) -> [N, O, I, J] or [O, I, J] with extents as `correlate`'s, channels_last if input or weight is.
+    padding: an int or two, or "valid" (none), or "same" (H and W stay; stride must be 1; an odd pixel is added below
+    and on the right). Kept for backward: input if the gradient of weight is asked for, weight if that of input is;
+    nothing for bias. Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
     Source: lecture 002, eq. 2.2, 2.3 and 2.4; lecture 004, eq. 4.6 and 4.7; derivation at the head of this file.
     """
-    return layer("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+    x, w, b = low_precision(input, weight, bias)
+    same_kind("conv2d", input=x, weight=w, bias=b)
+    g = convolution("conv2d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=2)
+    return correlated(x, w, b, g)
 
 
-def layer(
-    op: str,
-    axes: int,
+def conv1d(
     input: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: Size,
-    padding: Size | str,
-    dilation: Size,
-    groups: int,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
 ) -> Tensor:
-    """y = correlate(x, w) + b of images of so many axes, one of them or a batch."""
+    """torch.nn.functional.conv1d with a backward pass by hand.
+
+    input [N, C, H] or [C, H], weight [O, C / groups, P], bias [O] -> [N, O, I] or [O, I]. padding, kept for backward,
+    raises, source: as `conv2d`, with one axis.
+    """
     x, w, b = low_precision(input, weight, bias)
-    same_kind(op, input=x, weight=w, bias=b)
-    x, g = prepared(op, x, w.shape, b, stride, padding, dilation, groups, axes)
-    y = run(Correlate, x, w, b, g)
-    return y if input.ndim == axes + 2 else y.squeeze(0)
+    same_kind("conv1d", input=x, weight=w, bias=b)
+    g = convolution("conv1d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=1)
+    return correlated(x, w, b, g)
 
 
-def prepared(
-    op: str,
-    x: Tensor,
-    w_shape: Sequence[int],
-    b: Tensor | None,
-    stride: Size,
-    padding: Size | str,
-    dilation: Size,
-    groups: int,
-    axes: int = 2,
-) -> tuple[Tensor, Geometry]:
-    """x as [N, C, H, W], with the odd pixel of uneven "same" padding, and the geometry; or a refusal naming `op`."""
-    x = batch_of_images(op, x, axes)
-    if b is not None and tuple(b.shape) != tuple(w_shape[:1]):
-        raise ValueError(f"{op}: bias has shape {list(b.shape)} and weight {list(w_shape)}; bias must be [O]")
-    if isinstance(padding, str):
-        x, padding = _named_padding(op, x, w_shape, stride, padding, dilation)
-    return x, convolution(op, x.shape, w_shape, stride, padding, dilation, groups)
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch.nn.functional.conv3d with a backward pass by hand.
+
+    input [N, C, D, H, W] or [C, D, H, W], weight [O, C / groups, R, P, Q], bias [O] -> [N, O, M, I, J] or [O, M, I, J],
+    channels_last_3d if input or weight is. padding, kept for backward, raises, source: as `conv2d`, with three axes.
+    """
+    x, w, b = low_precision(input, weight, bias)
+    same_kind("conv3d", input=x, weight=w, bias=b)
+    g = convolution("conv3d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=3)
+    return correlated(x, w, b, g)
 
 
-def batch_of_images(op: str, x: Tensor, axes: int) -> Tensor:
-    """x as [N, C, H, W]; or a refusal naming `op`."""
-    if x.ndim not in (axes + 1, axes + 2):
-        raise ValueError(
-            f"{op}: input has shape {list(x.shape)}; it must be [N, C, {IMAGE[axes]}] or [C, {IMAGE[axes]}]"
-        )
-    return x if x.ndim == axes + 2 else x.unsqueeze(0)
-
-
-def _named_padding(
-    op: str, x: Tensor, w_shape: Sequence[int], stride: Size, padding: str, dilation: Size
-) -> tuple[Tensor, Size]:
-    """ "valid" and "same" as numbers; where "same" is uneven, x with the odd pixel added."""
-    axes = x.ndim - 2
-    if padding == "valid":
-        return x, 0
-    if padding != "same":
-        raise ValueError(f"{op}: padding = {padding!r}; it must be {COUNT[axes]}, 'valid' or 'same'")
-    if max(per_axis(op, "stride", stride, axes, 1)) > 1:
-        raise ValueError(f"{op}: padding = 'same' with stride = {stride!r}; the stride must be 1")
-    dilations = per_axis(op, "dilation", dilation, axes, 1)
-    grown = [d * (P - 1) for P, d in zip(w_shape[2:], dilations, strict=False)]
-    if any(more % 2 for more in grown):
-        x = pad(x, [side for more in reversed(grown) for side in (0, more % 2)])
-    return x, tuple([more // 2 for more in grown])
-
-
-__all__ = ["conv2d", "correlate", "full_convolve", "kernel_gradient"]
+__all__ = ["conv1d", "conv2d", "conv3d", "correlate", "full_convolve", "kernel_gradient"]

@@ -27,10 +27,9 @@ Shapes: x [N, O, I, J], w [O, C / groups, P, Q], b [C], y and delta [N, C, H, W]
 from torch import Tensor
 
 from manualbp.functional.checks import low_precision, same_kind
-from manualbp.functional.conv import FullConvolve, batch_of_images
-from manualbp.functional.pad import pad
+from manualbp.functional.conv import FullConvolve, batched
 from manualbp.functional.rule import run
-from manualbp.kernels.geometry import Size, transposed
+from manualbp.kernels.geometry import Geometry, Size, transposed
 
 
 def conv_transpose1d(
@@ -45,11 +44,13 @@ def conv_transpose1d(
 ) -> Tensor:
     """torch.nn.functional.conv_transpose1d with a backward pass by hand.
 
-    input [N, O, I] or [O, I], weight [O, C / groups, P], bias [C], all of one real dtype (under autocast: cast to its
-    dtype) -> [N, C, H] or [C, H] with H = (I - 1) stride - 2 padding + dilation (P - 1) + output_padding + 1.
-    Kept for backward, raises, source: as `conv_transpose2d`, with one axis; derivation at the head of this file.
+    input [N, O, I] or [O, I], weight [O, C / groups, P], bias [C] -> [N, C, H] or [C, H]. Extents, kept for backward,
+    raises, source: as `conv_transpose2d`, with one axis.
     """
-    return _layer("conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    x, w, b = low_precision(input, weight, bias)
+    same_kind("conv_transpose1d", input=x, weight=w, bias=b)
+    g = transposed("conv_transpose1d", x.shape, w.shape, stride, padding, output_padding, groups, dilation, b, axes=1)
+    return _full_convolved(x, w, b, g)
 
 
 def conv_transpose2d(
@@ -72,7 +73,10 @@ def conv_transpose2d(
     Source: Zeiler et al. 2010, Deconvolutional networks; Dumoulin and Visin 2016, ch. 4; lecture 002, eq. 2.3 forward,
     2.2 and 2.4 backward; derivation at the head of this file.
     """
-    return _layer("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    x, w, b = low_precision(input, weight, bias)
+    same_kind("conv_transpose2d", input=x, weight=w, bias=b)
+    g = transposed("conv_transpose2d", x.shape, w.shape, stride, padding, output_padding, groups, dilation, b, axes=2)
+    return _full_convolved(x, w, b, g)
 
 
 def conv_transpose3d(
@@ -87,42 +91,20 @@ def conv_transpose3d(
 ) -> Tensor:
     """torch.nn.functional.conv_transpose3d with a backward pass by hand.
 
-    input [N, O, M, I, J] or [O, M, I, J], weight [O, C / groups, R, P, Q], bias [C], all of one real dtype (under
-    autocast: cast to its dtype) -> [N, C, D, H, W] or [C, D, H, W], channels_last_3d if input or weight is.
-    Extents, kept for backward, raises, source: as `conv_transpose2d`, with three axes; derivation at the head of this
-    file.
+    input [N, O, M, I, J] or [O, M, I, J], weight [O, C / groups, R, P, Q], bias [C] -> [N, C, D, H, W] or
+    [C, D, H, W], channels_last_3d if input or weight is. Extents, kept for backward, raises, source: as
+    `conv_transpose2d`, with three axes.
     """
-    return _layer("conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups, dilation)
-
-
-def _layer(
-    op: str,
-    axes: int,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Size,
-    padding: Size,
-    output_padding: Size,
-    groups: int,
-    dilation: Size,
-) -> Tensor:
-    """y = full_convolve(x, w) + b for images of so many axes, one of them or a batch."""
     x, w, b = low_precision(input, weight, bias)
-    same_kind(op, input=x, weight=w, bias=b)
-    x = batch_of_images(op, x, axes)
-    g = transposed(op, x.shape, w.shape, stride, padding, output_padding, groups, dilation)
-    C = w.shape[1] * groups
-    if b is not None and tuple(b.shape) != (C,):
-        raise ValueError(
-            f"{op}: bias has shape {list(b.shape)} and weight {list(w.shape)} with groups = {groups}; bias must be "
-            f"[{C}]"
-        )
-    beyond = [windows - I for windows, I in zip(g.y_size, x.shape[2:], strict=True)]
-    if any(beyond):
-        x = pad(x, [side for more in reversed(beyond) for side in (0, more)])
-    y = run(FullConvolve, x, w, b, g)
-    return y if input.ndim == axes + 2 else y.squeeze(0)
+    same_kind("conv_transpose3d", input=x, weight=w, bias=b)
+    g = transposed("conv_transpose3d", x.shape, w.shape, stride, padding, output_padding, groups, dilation, b, axes=3)
+    return _full_convolved(x, w, b, g)
+
+
+def _full_convolved(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
+    """y = full_convolve(x, w) + b, of one image or a batch."""
+    y = run(FullConvolve, batched(x, g.y_size), w, b, g)
+    return y if x.ndim == len(g.x_size) + 2 else y.squeeze(0)
 
 
 __all__ = ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]

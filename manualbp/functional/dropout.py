@@ -14,10 +14,10 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.functional.checks import refuse_complex
-from manualbp.functional.rule import Rule, keep, run
+from manualbp.functional.rule import ElementwiseRule, LinearRule, run
 
 
-class Thin(Rule):
+class Thin(LinearRule, ElementwiseRule):
     """y = x noise. dL/dx = delta noise, the same map; kept: the noise."""
 
     @staticmethod
@@ -25,20 +25,9 @@ class Thin(Rule):
         return x * noise
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        _, noise = inputs
-        keep(ctx, noise)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (noise,) = ctx.saved_tensors
         return run(Thin, delta, noise), None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, _: Any) -> Tensor:
-        """Linear in x."""
-        (noise,) = ctx.saved_tensors
-        return run(Thin, dx, noise)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -18,10 +18,10 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.functional.checks import low_precision, same_kind
-from manualbp.functional.rule import Rule, keep_factors, run
+from manualbp.functional.rule import BilinearRule, run
 
 
-class Linear(Rule):
+class Linear(BilinearRule):
     """y = x w^T + b.
 
     dL/dx = delta w               kept: w, if dL/dx is asked for
@@ -34,11 +34,6 @@ class Linear(Rule):
         return T.linear(x, w, b)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, w, _ = inputs
-        keep_factors(ctx, x, w)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         x_needed, w_needed, b_needed = ctx.needs_input_grad
@@ -46,13 +41,6 @@ class Linear(Rule):
         dw = run(Linear, delta.mT, x.mT, None) if w_needed else None
         db = delta.sum(0) if b_needed else None
         return dx, dw, db
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, dw: Tensor, db: Tensor | None) -> Tensor:
-        """The product rule."""
-        x, w = ctx.saved_tensors
-        dy = run(Linear, dx, w, None) + run(Linear, x, dw, None)
-        return dy if db is None else dy + db
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

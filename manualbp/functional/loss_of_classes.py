@@ -19,7 +19,7 @@ from torch import Tensor
 
 from manualbp.functional.checks import full_precision, refuse_complex
 from manualbp.functional.reduction import reduced, reduction_of
-from manualbp.functional.rule import Rule, keep, run
+from manualbp.functional.rule import LinearRule, Rule, keep_arguments, run
 from manualbp.functional.softmax import LogSoftmax, Softmax
 from manualbp.kernels.precision import wide
 
@@ -39,10 +39,6 @@ class CrossEntropy(Rule):
     @staticmethod
     def forward(z: Tensor, t: Tensor) -> Tensor:
         return -_of_class("cross_entropy", torch.log_softmax(z, 1), t)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
@@ -68,10 +64,6 @@ class SoftCrossEntropy(Rule):
         return -(y * torch.log_softmax(z, 1)).sum(1)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor | None]:
         z, y = ctx.saved_tensors
         z_needed, y_needed = ctx.needs_input_grad
@@ -87,7 +79,7 @@ class SoftCrossEntropy(Rule):
         return (by_z * dz - run(LogSoftmax, z, 1) * dy).sum(1)
 
 
-class NegativeLogLikelihood(Rule):
+class NegativeLogLikelihood(LinearRule):
     """l = -v_t. dL/dv_c = -delta [c = t]; kept: t."""
 
     @staticmethod
@@ -96,21 +88,14 @@ class NegativeLogLikelihood(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        v, t = inputs
-        ctx.classes = v.shape[1]
-        keep(ctx, t)
+        ctx.classes = inputs[0].shape[1]
+        keep_arguments(ctx, inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (t,) = ctx.saved_tensors
         dv = delta.new_zeros(delta.shape[0], ctx.classes, *delta.shape[1:])
         return dv.scatter(1, t.unsqueeze(1), -delta.unsqueeze(1)), None
-
-    @staticmethod
-    def tangent(ctx: Any, dv: Tensor, _: None) -> Tensor:
-        """Linear, so the tangent is picked alike."""
-        (t,) = ctx.saved_tensors
-        return -_of_class("nll_loss", dv, t)
 
 
 def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:

@@ -1,4 +1,4 @@
-"""Losses that compare numbers one by one. Each rule ends at the loss of a single number, as in loss.py.
+"""Losses that compare numbers one by one. Each rule ends at the loss of a single number, as in loss_of_classes.py.
 
 With the result x, the target t and their difference d = x - t, so that dl/dt = -dl/dx in the first three:
 
@@ -28,21 +28,26 @@ from torch import Tensor
 from manualbp.functional.activation.sigmoid import Sigmoid
 from manualbp.functional.checks import full_precision, refuse_complex
 from manualbp.functional.reduction import reduced, reduction_of
-from manualbp.functional.rule import Rule, keep, kept, run
+from manualbp.functional.rule import ElementwiseRule, Rule, run
 from manualbp.kernels import loss as kernels
 from manualbp.kernels.precision import wide
 
 
-class Square(Rule):
-    """l = (x - t)^2. dL/dx = 2 delta (x - t) = -dL/dt; kept: x and t."""
+class OfDifference(ElementwiseRule):
+    """l = phi(d), d = x - t. dL/dx = delta phi'(d) = -dL/dt, and dl = phi'(d) (dx - dt). Kept: x and t, not d."""
+
+    @classmethod
+    def tangent(cls, ctx: Any, dx: Tensor, dt: Tensor, *_: None) -> Tensor:
+        """What backward makes of dx - dt."""
+        return cls.backward(ctx, dx - dt)[0]
+
+
+class Square(OfDifference):
+    """l = d^2. dL/dx = 2 delta d."""
 
     @staticmethod
     def forward(x: Tensor, t: Tensor) -> Tensor:
         return (x - t).square()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -50,23 +55,13 @@ class Square(Rule):
         dx = 2 * delta * (x - t)
         return dx, -dx if ctx.needs_input_grad[1] else None
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
-        """Dl = 2 (x - t) (dx - dt)."""
-        x, t = ctx.saved_tensors
-        return 2 * (x - t) * (dx - dt)
 
-
-class Absolute(Rule):
-    """l = |x - t|. dL/dx = delta sign(x - t) = -dL/dt; kept: x and t. The sign is constant on each side."""
+class Absolute(OfDifference):
+    """l = |d|. dL/dx = delta sign(d); the sign is constant on each side."""
 
     @staticmethod
     def forward(x: Tensor, t: Tensor) -> Tensor:
         return (x - t).abs()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -74,43 +69,22 @@ class Absolute(Rule):
         dx = delta * (x - t).sign()
         return dx, -dx if ctx.needs_input_grad[1] else None
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, dt: Tensor) -> Tensor:
-        """Dl = sign(x - t) (dx - dt)."""
-        x, t = ctx.saved_tensors
-        return (x - t).sign() * (dx - dt)
 
-
-class SmoothAbsolute(Rule):
-    """l = d^2 / (2 beta) for |d| < beta, else |d| - beta / 2. Kept: x and t.
-
-    dL/dx = delta d / beta, else delta sign(d), = -dL/dt.
-    """
+class SmoothAbsolute(OfDifference):
+    """l = d^2 / (2 beta) for |d| < beta, else |d| - beta / 2. dL/dx = delta d / beta, else delta sign(d)."""
 
     @staticmethod
     def forward(x: Tensor, t: Tensor, beta: float) -> Tensor:
         return kernels.smooth_absolute(x, t, beta)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
-        x, t, ctx.beta = inputs
-        keep(ctx, x, t)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        x, t = ctx.saved_tensors
-        dx = run(SmoothSlope, delta, x, t, ctx.beta)
+        dx = run(SmoothSlope, delta, *ctx.saved_tensors, *ctx.settings)
         return dx, -dx if ctx.needs_input_grad[1] else None, None
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, dt: Tensor, _: None) -> Tensor:
-        """The tangent of d times the slope."""
-        x, t = ctx.saved_tensors
-        return run(SmoothSlope, dx - dt, x, t, ctx.beta)
 
-
-class SmoothSlope(Rule):
-    """dx = delta d / beta for |d| < beta, else delta sign(d). By delta: the same map of eps.
+class SmoothSlope(ElementwiseRule):
+    """dx = delta d / beta for |d| < beta, else delta sign(d). By delta: the same map of eps. Kept: delta, x and t.
 
     By x: eps delta [|d| < beta] / beta, and by t its negative; the brackets are constant on each side.
     """
@@ -120,30 +94,10 @@ class SmoothSlope(Rule):
         return kernels.smooth_slope(delta, x, t, beta)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
-        delta, x, t, ctx.beta = inputs
-        keep(ctx, kept(delta, any(ctx.needs_input_grad[1:3])), x, t)
-
-    @staticmethod
-    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
-        delta, x, t = ctx.saved_tensors
-        delta_needed, x_needed, t_needed, _ = ctx.needs_input_grad
-        ddelta = run(SmoothSlope, eps, x, t, ctx.beta) if delta_needed else None
-        if not (x_needed or t_needed):
-            return ddelta, None, None, None
-        dx = eps * delta * _inside(x, t, ctx.beta)
-        return ddelta, dx, -dx if t_needed else None, None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor, dt: Tensor, _: None) -> Tensor:
-        """The sum of the derivatives."""
-        delta, x, t = ctx.saved_tensors
-        return run(SmoothSlope, ddelta, x, t, ctx.beta) + delta * _inside(x, t, ctx.beta) * (dx - dt)
-
-
-def _inside(x: Tensor, t: Tensor, beta: float) -> Tensor:
-    """[|x - t| < beta] / beta."""
-    return ((x - t).abs() < beta).to(x.dtype) / beta
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (delta, x, t), (beta,) = ctx.saved_tensors, ctx.settings
+        dx = eps * delta * ((x - t).abs() < beta).to(x.dtype) / beta
+        return run(SmoothSlope, eps, x, t, beta), dx, -dx, None
 
 
 class TwoClasses(Rule):
@@ -155,10 +109,6 @@ class TwoClasses(Rule):
     @staticmethod
     def forward(x: Tensor, t: Tensor, p: Tensor) -> Tensor:
         return kernels.two_classes(x, t, p)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -32,29 +32,14 @@ from torch import Tensor
 
 from manualbp.functional.checks import full_precision, refuse_complex
 from manualbp.functional.rule import Rule, keep, kept, run
-from manualbp.fuse.affine import Affine
 from manualbp.kernels import norm as kernels
 from manualbp.kernels.norm import Sharing
 from manualbp.kernels.precision import wide
-from manualbp.kernels.transforms import in_place
 
 
-def _sum(t: Tensor, axes: tuple[int, ...]) -> Tensor:
+def _sum(t: Tensor, axes: tuple[int, ...], keepdim: bool = False) -> Tensor:
     """The sum over `axes`. There may be none: then `sum` itself would take all."""
-    return t.sum(axes) if axes else t
-
-
-def _sums(t: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The same, with extents of 1 in place of the axes."""
-    return t.sum(axes, keepdim=True) if axes else t
-
-
-def _combined(delta: Tensor, a: Tensor, x: Tensor, c: Tensor, e: Tensor) -> Tensor:
-    """a delta + c x + e, map by map."""
-    if in_place():
-        return kernels.combined(delta, a, x, c, e)
-    rest = run(Affine, x.to(a.dtype), c.flatten(), e.flatten())
-    return torch.addcmul(rest, delta.to(a.dtype), a).to(x.dtype)
+    return t.sum(axes, keepdim=keepdim) if axes else t
 
 
 class Normalise(Rule):
@@ -79,8 +64,7 @@ class Normalise(Rule):
         _, mu, r = output
         x_needed, w_needed, *_ = ctx.needs_input_grad
         either = x_needed or w_needed
-        ctx.dtypes, ctx.weighted = _dtypes(w, b), w is not None
-        w = r.new_empty(0) if w is None else w
+        w, ctx.dtypes = _weight(w, b, r)
         keep(ctx, kept(x, either), kept(w, x_needed), kept(mu, either), kept(r, either))
 
     @staticmethod
@@ -90,21 +74,21 @@ class Normalise(Rule):
         x_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
         dx, d, z = None, delta, x
         if not (x_needed or w_needed):
-            s = q = _sums(d.to(r.dtype), how.both)
+            s = q = _sum(d.to(r.dtype), how.both, keepdim=True)
         elif how.kind == "batch":
             s, q = kernels.sums(d, z, mu, how.both)
         else:
             d, z = d.to(r.dtype), z.to(r.dtype) - mu
-            s, q = _sums(d, how.both), _sums(d * z, how.both)
+            s, q = _sum(d, how.both, keepdim=True), _sum(d * z, how.both, keepdim=True)
         dw = _sum(q * r, how.along).to(w_dtype) if w_needed else None
         db = _sum(s, how.along).to(b_dtype) if b_needed else None
         if x_needed:
-            w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
+            w = how.spread(w, x).to(r.dtype) if w_dtype else 1.0
             g, m = s * w, max(how.count(x), 1)  # an empty batch has no numbers, and no 0 / 0 either
             c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -m
             e = (eps - r * g.sum(how.over, keepdim=True)) / m
             if how.kind == "batch":
-                dx = _combined(d, r * w, z, c, e - c * mu)
+                dx = kernels.combined(d, r * w, z, c, e - c * mu)
             else:
                 a, d = (r * w, d) if how.both else (r, g)  # g is delta w already where nothing was summed
                 dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
@@ -117,7 +101,7 @@ class Normalise(Rule):
         """Step 1 for mu and r, the product rule for y."""
         x, w, mu, r = ctx.saved_tensors
         how = ctx.how
-        w = how.spread(w, x).to(r.dtype) if ctx.weighted else 1.0
+        w = how.spread(w, x).to(r.dtype) if ctx.dtypes[0] else 1.0
         z, d = x.to(r.dtype) - mu, dx.to(r.dtype)
         dmu = d.mean(how.over, keepdim=True)
         dr = -r * r * r * (z * d).mean(how.over, keepdim=True)
@@ -141,9 +125,7 @@ class NormaliseBy(Rule):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, w, b, mean, var, ctx.how = inputs
         x_needed, w_needed, *_ = ctx.needs_input_grad
-        ctx.dtypes, ctx.weighted = _dtypes(w, b), w is not None
-        ctx.x_dtype, ctx.maps = x.dtype, x.shape[1]
-        w = var.new_empty(0) if w is None else w
+        w, ctx.dtypes = _weight(w, b, var)
         keep(ctx, kept(x, w_needed), kept(w, x_needed), kept(mean, w_needed), var)
 
     @staticmethod
@@ -159,7 +141,7 @@ class NormaliseBy(Rule):
             z = x.to(d.dtype) - how.spread(mean, x)
             dw = ((d * z).sum(how.along, keepdim=True) * r).sum(how.along).to(w_dtype)
         if x_needed:
-            dx = (d * (r * how.spread(w, d) if ctx.weighted else r)).to(delta.dtype)
+            dx = (d * (r * how.spread(w, d) if w_dtype else r)).to(delta.dtype)
         return dx, dw, db, None, None, None
 
     @staticmethod
@@ -168,13 +150,14 @@ class NormaliseBy(Rule):
         x, w, mean, var = ctx.saved_tensors
         how, to = ctx.how, wide(x.dtype)
         r = how.spread((var.to(to) + how.eps).rsqrt(), x)
-        dy = dx.to(to) * (r * how.spread(w, x) if ctx.weighted else r)
+        dy = dx.to(to) * (r * how.spread(w, x) if ctx.dtypes[0] else r)
         dy = dy if dw is None else dy + (x.to(to) - how.spread(mean, x)) * r * how.spread(dw, x)
         return (dy if db is None else dy + how.spread(db, x)).to(x.dtype)
 
 
-def _dtypes(*tensors: Tensor | None) -> tuple[torch.dtype | None, ...]:
-    return tuple(None if t is None else t.dtype for t in tensors)
+def _weight(w: Tensor | None, b: Tensor | None, like: Tensor) -> tuple[Tensor, tuple[torch.dtype | None, ...]]:
+    """The weight, an empty tensor if there is none, and the dtypes of weight and bias, None if there are none."""
+    return like.new_empty(0) if w is None else w, tuple(None if t is None else t.dtype for t in (w, b))
 
 
 def _fitting(op: str, x: Tensor, shape: Sequence[int], **tensors: Tensor | None) -> None:
@@ -218,7 +201,7 @@ def batch_norm(
     shapes and dtypes that do not fit, one value a map in training, no statistics in evaluation, TypeError for complex
     numbers and integers. Source: Ioffe and Szegedy 2015, sec. 3; derivation at the head of this file.
     """
-    how = _batch("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)
+    how = batch_sharing("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)
     if how is None:
         return input.clone()
     if training:
@@ -226,34 +209,12 @@ def batch_norm(
     return run(NormaliseBy, input, weight, bias, running_mean, running_var, how)
 
 
-def batch_norm_with_scale(op: str, x: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, s, t) with y = s x + t, map by map: batch norm, and what it comes to. Settings: as those of `batch_norm`."""
-    running_mean, running_var, w, b, training, _, eps = settings
-    how = _batch(op, x, *settings)
-    if how is None:
-        raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C] or [N, C, ...]")
-    if training:
-        y, mu, r = run(Normalise, x, w, b, running_mean, running_var, how)
-        mu, r = mu.flatten(), r.flatten()
-    else:
-        y = run(NormaliseBy, x, w, b, running_mean, running_var, how)
-        mu, r = running_mean, (running_var.to(wide(x.dtype)) + eps).rsqrt()
-    s = r if w is None else r * w
-    return y, s, -(mu * s) if b is None else b - mu * s
+def batch_sharing(op: str, x: Tensor, *settings: Any) -> Sharing | None:
+    """What shares a mean in batch norm, or a refusal naming `op`; None for an empty vector, which PyTorch lets pass.
 
-
-def _batch(
-    op: str,
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    w: Tensor | None,
-    b: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> Sharing | None:
-    """What shares a mean in batch norm, or a refusal naming `op`; None for an empty vector, which PyTorch lets pass."""
+    Settings: as those of `batch_norm`.
+    """
+    running_mean, running_var, w, b, training, momentum, eps = settings
     if x.ndim < 2:
         if x.numel() == 0:
             return None
@@ -281,12 +242,11 @@ def layer_norm(
 ) -> Tensor:
     """torch.nn.functional.layer_norm with a backward pass by hand.
 
-    input [..., *normalized_shape] of a real floating dtype; weight and bias [*normalized_shape], of the same dtype, or
-    float32 where input is in half precision (statistics are in float32 then) -> the same shape and dtype as input
-    (under autocast on CUDA: float32). Mean and variance are those of the last axes, one for each place of the others.
-    Kept for backward: input, if the gradient of input or weight is asked for, weight if that of input is, and two
-    numbers a sample. Raises ValueError for shapes and dtypes that do not fit, TypeError for complex numbers and
-    integers. Source: Ba, Kiros and Hinton 2016, sec. 3; derivation at the head of this file.
+    input [..., *normalized_shape]; weight and bias [*normalized_shape]; dtypes as in `batch_norm` -> the same shape and
+    dtype as input (under autocast on CUDA: float32). Mean and variance are those of the last axes, one for each place
+    of the others. Kept for backward: input, if the gradient of input or weight is asked for, weight if that of input
+    is, and two numbers a sample. Raises ValueError for shapes and dtypes that do not fit, TypeError for complex numbers
+    and integers. Source: Ba, Kiros and Hinton 2016, sec. 3; derivation at the head of this file.
     """
     op = "layer_norm"
     if isinstance(normalized_shape, int):
@@ -308,12 +268,11 @@ def group_norm(
 ) -> Tensor:
     """torch.nn.functional.group_norm with a backward pass by hand.
 
-    input [N, C] or [N, C, ...] of a real floating dtype; weight and bias [C], of the same dtype, or float32 where input
-    is in half precision (statistics are in float32 then) -> the same shape and dtype as input (under autocast on CUDA:
-    float32). Mean and variance are those of C / num_groups maps of one image. Kept for backward: input, if the gradient
-    of input or weight is asked for, weight if that of input is, and two numbers a group. Raises ValueError for shapes
-    and dtypes that do not fit, and one value a group, TypeError for complex numbers and integers.
-    Source: Wu and He 2018, sec. 3; derivation at the head of this file.
+    input [N, C] or [N, C, ...]; weight and bias [C]; dtypes as in `batch_norm` -> the same shape and dtype as input
+    (under autocast on CUDA: float32). Mean and variance are those of C / num_groups maps of one image. Kept for
+    backward: input, if the gradient of input or weight is asked for, weight if that of input is, and two numbers a
+    group. Raises as `layer_norm`, and for one value a group. Source: Wu and He 2018, sec. 3; derivation at the head of
+    this file.
     """
     op = "group_norm"
     if input.ndim < 2:

@@ -14,12 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from manualbp.functional.checks import refuse_complex
-from manualbp.functional.rule import Rule, run
+from manualbp.functional.rule import LinearRule, run
 from manualbp.kernels import pad as kernels
 from manualbp.kernels.pad import Margins
 
 
-class Pad(Rule):
+class Pad(LinearRule):
     """y[i] = x[source(i)], or the value where there is no source. dL/dx = the adjoint; kept: nothing."""
 
     @staticmethod
@@ -27,22 +27,19 @@ class Pad(Rule):
         return kernels.pad(x, margins, value)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.margins = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None]:
-        if ctx.margins.mode == "constant":
-            return run(Pad, delta, ctx.margins.inward(), 0.0), None, None
-        return run(Fold, delta, ctx.margins), None, None
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
+        margins, _ = ctx.settings
+        if margins.mode == "constant":
+            return run(Pad, delta, margins.inward(), 0.0), None, None
+        return run(Fold, delta, margins), None, None
 
     @staticmethod
     def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
         """The tangent is padded alike, a constant by zeros."""
-        return run(Pad, dx, ctx.margins, 0.0)
+        return run(Pad, dx, ctx.settings[0], 0.0)
 
 
-class Fold(Rule):
+class Fold(LinearRule):
     """dx[h] = sum of delta[i] over source(i) = h: the adjoint of reflect, replicate, circular. Kept: nothing."""
 
     @staticmethod
@@ -50,17 +47,8 @@ class Fold(Rule):
         return kernels.fold(delta, margins)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.margins = inputs[1]
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
-        return run(Pad, eps, ctx.margins, 0.0), None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, _: None) -> Tensor:
-        """Linear, so the tangent is folded alike."""
-        return run(Fold, ddelta, ctx.margins)
+        return run(Pad, eps, *ctx.settings, 0.0), None
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from manualbp.functional.checks import refuse_complex
-from manualbp.functional.rule import ImagesRule, Rule, keep, run
+from manualbp.functional.rule import ImagesRule, LinearRule, Rule, keep, run
 from manualbp.kernels import pool as kernels
 from manualbp.kernels.geometry import Geometry, Places, Size, pooling
 
@@ -53,7 +53,7 @@ class MaxPool(Rule):
         return run(Take, dx, place, ctx.places), None
 
 
-class Take(ImagesRule):
+class Take(LinearRule, ImagesRule):
     """y[n,c,i,j] = x[n,c] at place[n,c,i,j]. dL/dx = put(delta, place); kept: place."""
 
     @staticmethod
@@ -61,23 +61,11 @@ class Take(ImagesRule):
         return kernels.take(x, place, places)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, place, ctx.places = inputs
-        keep(ctx, place)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
-        (place,) = ctx.saved_tensors
-        return run(Put, delta, place, ctx.places), None, None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is taken alike."""
-        (place,) = ctx.saved_tensors
-        return run(Take, dx, place, ctx.places)
+        return run(Put, delta, *ctx.saved_tensors, *ctx.settings), None, None
 
 
-class Put(ImagesRule):
+class Put(LinearRule, ImagesRule):
     """dx[n,c] at place[n,c,i,j] += delta[n,c,i,j]. Its derivative by delta takes: take(eps, place); kept: place."""
 
     @staticmethod
@@ -85,23 +73,11 @@ class Put(ImagesRule):
         return kernels.put(delta, place, places)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, place, ctx.places = inputs
-        keep(ctx, place)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
-        (place,) = ctx.saved_tensors
-        return run(Take, eps, place, ctx.places), None, None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is put alike."""
-        (place,) = ctx.saved_tensors
-        return run(Put, ddelta, place, ctx.places)
+        return run(Take, eps, *ctx.saved_tensors, *ctx.settings), None, None
 
 
-class WindowMean(Rule):
+class WindowMean(LinearRule):
     """y[n,c,i,j] = 1/m^2 sum_window x. dL/dx = spread(delta); kept: nothing."""
 
     @staticmethod
@@ -109,20 +85,11 @@ class WindowMean(Rule):
         return kernels.window_mean(x, g, count_include_pad, override)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.how = inputs[1:]
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None, None]:
-        return run(WindowSpread, delta, *ctx.how), None, None, None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is averaged alike."""
-        return run(WindowMean, dx, *ctx.how)
+        return run(WindowSpread, delta, *ctx.settings), None, None, None
 
 
-class WindowSpread(Rule):
+class WindowSpread(LinearRule):
     """dx[n,c,h,k] = sum over the windows that see (h, k) of delta[n,c,i,j]/m^2. Its derivative by delta is the mean."""
 
     @staticmethod
@@ -130,17 +97,8 @@ class WindowSpread(Rule):
         return kernels.window_spread(delta, g, count_include_pad, override)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.how = inputs[1:]
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None, None]:
-        return run(WindowMean, eps, *ctx.how), None, None, None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is spread alike."""
-        return run(WindowSpread, ddelta, *ctx.how)
+        return run(WindowMean, eps, *ctx.settings), None, None, None
 
 
 def max_pool2d(

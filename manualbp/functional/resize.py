@@ -24,14 +24,14 @@ from typing import Any
 from torch import Tensor
 
 from manualbp.functional.checks import refuse_complex
-from manualbp.functional.rule import Rule, run
+from manualbp.functional.rule import LinearRule, run
 from manualbp.kernels import resize as kernels
 from manualbp.kernels.resize import Resize
 
 MODES = ("nearest", "nearest-exact", "bilinear")
 
 
-class Interpolate(Rule):
+class Interpolate(LinearRule):
     """y = A x B^T. dL/dx = A^T delta B; kept: nothing."""
 
     @staticmethod
@@ -40,20 +40,15 @@ class Interpolate(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, ctx.r = inputs
+        x, *ctx.settings = inputs
         ctx.x_size = x.shape[2:]  # from the tensor: torch.compile knows no other extents of any size in here
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
-        return run(InterpolateAdjoint, delta, *ctx.x_size, ctx.r), None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
-        """Linear, so the tangent is resized alike."""
-        return run(Interpolate, dx, ctx.r)
+        return run(InterpolateAdjoint, delta, *ctx.x_size, *ctx.settings), None
 
 
-class InterpolateAdjoint(Rule):
+class InterpolateAdjoint(LinearRule):
     """dx = A^T delta B. Its derivative by delta resizes: A eps B^T; kept: nothing."""
 
     @staticmethod
@@ -61,17 +56,9 @@ class InterpolateAdjoint(Rule):
         return kernels.interpolate_adjoint(delta, H, W, r)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, *ctx.x_size, ctx.r = inputs
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None, None]:
-        return run(Interpolate, eps, ctx.r), None, None, None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, *_: None) -> Tensor:
-        """Linear."""
-        return run(InterpolateAdjoint, ddelta, *ctx.x_size, ctx.r)
+        *_, r = ctx.settings
+        return run(Interpolate, eps, r), None, None, None
 
 
 def interpolate(

@@ -5,6 +5,7 @@ formula. The kinds are base classes: they say what is kept and what the tangent 
 
     Rule              keeps its tensors
     LinearRule        y = A x, A made of the other arguments: keeps these, not x; dy = A dx, the rule itself
+    BilinearRule      y = B(a, b) + c: keeps of a and b what the other one's derivative needs; dy by the product rule
     ElementwiseRule   y_i = phi(a_i, b_i ...): the Jacobian is diagonal, so dy is what backward makes of the tangents
     ImagesRule        treats each of N images alike: a batch of vmap is more images
 
@@ -65,6 +66,25 @@ class LinearRule(Rule):
     def tangent(cls, ctx: Any, *tangents: Any) -> Any:
         """dy = A dx."""
         return run(cls, tangents[0], *ctx.saved_tensors, *ctx.settings)
+
+
+class BilinearRule(Rule):
+    """y = B(a, b) + c, linear in a and in b. c, a tensor or None, is the third argument of a rule that has it.
+
+    Behind it are settings alone. Kept: a if the derivative by b is asked for, b if that by a is.
+    """
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        keep_factors(ctx, *inputs[:2])
+        ctx.settings = [s for s in inputs[2:] if not (s is None or isinstance(s, Tensor))]
+
+    @classmethod
+    def tangent(cls, ctx: Any, da: Tensor, db: Tensor, *more: Any) -> Tensor:
+        """The product rule: dy = B(da, b) + B(a, db) + dc."""
+        a, b = ctx.saved_tensors
+        dc = more[: len(more) - len(ctx.settings)]
+        return run(cls, da, b, *[None] * len(dc), *ctx.settings) + run(cls, a, db, *dc, *ctx.settings)
 
 
 class ElementwiseRule(Rule):

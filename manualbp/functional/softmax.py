@@ -20,14 +20,8 @@ from manualbp.functional.rule import Rule, keep, run
 from manualbp.kernels.precision import wide
 
 
-def _through_softmax(y: Tensor, delta: Tensor, dim: int) -> Tensor:
-    """y (delta - sum delta y): half precision differs in nearly equal numbers here, so it goes through float32."""
-    y, d = y.to(wide(y.dtype)), delta.to(wide(y.dtype))
-    return (y * (d - (d * y).sum(dim, keepdim=True))).to(delta.dtype)
-
-
 class Softmax(Rule):
-    """y = exp(x) / sum exp(x). dL/dx = y (delta - sum delta y); kept: y. The Jacobian is symmetric."""
+    """y = exp(x) / sum exp(x). dL/dx = y (delta - sum delta y); kept: y."""
 
     @staticmethod
     def forward(x: Tensor, dim: int) -> Tensor:
@@ -41,13 +35,13 @@ class Softmax(Rule):
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        return _through_softmax(y, delta, ctx.dim), None
+        y, d = y.to(wide(y.dtype)), delta.to(wide(y.dtype))  # half precision would differ in nearly equal numbers
+        return (y * (d - (d * y).sum(ctx.dim, keepdim=True))).to(delta.dtype), None
 
     @staticmethod
     def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
-        """The same map as backward."""
-        (y,) = ctx.saved_tensors
-        return _through_softmax(y, dx, ctx.dim)
+        """The same map as backward: the Jacobian is symmetric."""
+        return Softmax.backward(ctx, dx)[0]
 
 
 class LogSoftmax(Rule):
@@ -70,7 +64,7 @@ class LogSoftmax(Rule):
 
     @staticmethod
     def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
-        """Dy = dx - sum exp(y) dx."""
+        """dy = dx - sum exp(y) dx."""
         (y,) = ctx.saved_tensors
         return dx - (y.exp() * dx).sum(ctx.dim, keepdim=True)
 

@@ -21,12 +21,12 @@ from typing import Any
 from torch import Tensor
 
 from manualbp.functional.checks import low_precision, same_kind
-from manualbp.functional.conv import Correlate, prepared
-from manualbp.functional.rule import Rule, run
-from manualbp.kernels.geometry import Size
+from manualbp.functional.conv import correlated
+from manualbp.functional.rule import LinearRule, run
+from manualbp.kernels.geometry import Size, convolution
 
 
-class Rotate(Rule):
+class Rotate(LinearRule):
     """r = w rotated by 180 degrees. dL/dw = rotate(delta); kept: nothing."""
 
     @staticmethod
@@ -34,17 +34,8 @@ class Rotate(Rule):
         return w.flip(-2, -1)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         return run(Rotate, delta)
-
-    @staticmethod
-    def tangent(ctx: Any, dw: Tensor) -> Tensor:
-        """Linear, so the tangent is rotated alike."""
-        return run(Rotate, dw)
 
 
 def rotate(w: Tensor) -> Tensor:
@@ -76,6 +67,5 @@ def convolve(
     """
     x, w, b = low_precision(input, weight, bias)
     same_kind("convolve", input=x, weight=w, bias=b)
-    x, g = prepared("convolve", x, w.shape, b, stride, padding, dilation, groups)
-    y = run(Correlate, x, run(Rotate, w), b, g)
-    return y if input.ndim == 4 else y.squeeze(0)
+    g = convolution("convolve", x.shape, w.shape, stride, padding, dilation, groups, b)
+    return correlated(x, run(Rotate, w), b, g)

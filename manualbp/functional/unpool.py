@@ -17,12 +17,12 @@ from torch import Tensor
 
 from manualbp.functional.checks import full_precision, refuse_complex
 from manualbp.functional.pool import Take
-from manualbp.functional.rule import Rule, keep, run
+from manualbp.functional.rule import LinearRule, run
 from manualbp.kernels import pool as kernels
 from manualbp.kernels.geometry import Places, Size, per_axis
 
 
-class Unpool(Rule):
+class Unpool(LinearRule):
     """y at index = x. dL/dx = take(delta, index); kept: index."""
 
     @staticmethod
@@ -30,20 +30,8 @@ class Unpool(Rule):
         return kernels.unpool(x, index, places.x_size)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, ctx.places = inputs
-        keep(ctx, index)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
-        (index,) = ctx.saved_tensors
-        return run(Take, delta, index, ctx.places), None, None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
-        """Linear, so the tangent is unpooled alike."""
-        (index,) = ctx.saved_tensors
-        return run(Unpool, dx, index, ctx.places)
+        return run(Take, delta, *ctx.saved_tensors, *ctx.settings), None, None
 
 
 def max_unpool2d(

@@ -14,12 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from manualbp.functional.conv import over_all_but_maps
-from manualbp.functional.rule import Rule, keep_factors, run
+from manualbp.functional.rule import BilinearRule, run
 from manualbp.kernels.norm import affine
 from manualbp.kernels.precision import wide
 
 
-class Affine(Rule):
+class Affine(BilinearRule):
     """y = s x + t, map by map; t may be None. dL/dx = s delta, dL/ds = sum delta x, dL/dt = sum delta.
 
     Kept: s if dL/dx is asked for, x if dL/ds is.
@@ -30,11 +30,6 @@ class Affine(Rule):
         return affine(x, s, t)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, s, _ = inputs
-        keep_factors(ctx, x, s)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, s = ctx.saved_tensors
         x_needed, s_needed, t_needed = ctx.needs_input_grad
@@ -43,9 +38,3 @@ class Affine(Rule):
         ds = over_all_but_maps(d * x) if s_needed else None
         dt = over_all_but_maps(d) if t_needed else None
         return dx, ds, dt
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, ds: Tensor, dt: Tensor | None) -> Tensor:
-        """The product rule."""
-        x, s = ctx.saved_tensors
-        return run(Affine, dx, s, None) + run(Affine, x, ds, dt)

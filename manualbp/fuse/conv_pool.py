@@ -27,10 +27,12 @@ computed, and pixels that only they see get no gradient.
 Shapes: x [N, C, H, W], w [O, C / groups, P, Q], w' [O, C / groups, K, L], b [O], Y and delta [N, O, I, J].
 """
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from manualbp.functional.checks import low_precision, same_kind
-from manualbp.functional.conv import Correlate, FullConvolve, prepared
+from manualbp.functional.conv import FullConvolve, correlated
 from manualbp.functional.rule import run
 from manualbp.kernels.geometry import Geometry, Size, convolution, pooling
 from manualbp.kernels.precision import wide
@@ -59,13 +61,13 @@ def conv2d_avg_pool2d(
     op = "conv2d_avg_pool2d"
     x, w, b = low_precision(input, weight, bias)
     same_kind(op, input=x, weight=w, bias=b)
-    x, g = prepared(op, x, w.shape, b, stride, padding, dilation, groups)
+    g = convolution(op, x.shape, w.shape, stride, padding, dilation, groups, b)
     windows = pooling(op, (w.shape[0], *g.y_size), kernel_size, pool_stride, 0, 1, False)
     wider = weight.to(wide(weight.dtype))  # so that w' is rounded once; under autocast it is made of the weights kept
-    folded = run(FullConvolve, wider, _box(wider, windows.w_size), None, _spread(w, g, windows)).to(w.dtype)
-    steps = [s * t for s, t in zip(g.stride, windows.stride, strict=True)]
-    y = run(Correlate, x, folded, b, convolution(op, x.shape, folded.shape, steps, g.padding, 1, groups))
-    return y if input.ndim == 4 else y.squeeze(0)
+    spread = _spread(w, g, windows)
+    folded = run(FullConvolve, wider, _box(wider, windows.w_size), None, spread).to(w.dtype)
+    steps = tuple([s * t for s, t in zip(g.stride, windows.stride, strict=True)])
+    return correlated(x, folded, b, replace(g, w_size=spread.x_size, stride=steps, dilation=(1, 1)))
 
 
 def _box(w: Tensor, m: tuple[int, ...]) -> Tensor:

@@ -7,21 +7,25 @@ The chain rule is that of the three, one after the other (functional.norm, funct
     dL/dw = kernel_gradient(a, delta)    dL/da = full_convolve(delta, w)    dL/dz = (dL/da) phi'(z)    dL/dx by dL/dz
 
 It asks for x, z and a. z and a are two steps from x, number by number, and are computed again in backward, each where
-it is needed (functional.recompute). Kept: x, w, gamma, and four numbers a map. PyTorch keeps x, a, and z as well
+it is needed (fuse.recompute). Kept: x, w, gamma, and four numbers a map. PyTorch keeps x, a, and z as well
 where phi' is not a function of a.
 
 Shapes: x, z, a [N, C, ...], y [N, O, I, J]; s, t, gamma, beta [C]. Letters: phi the activation, gamma and beta batch
 norm's weight and bias, mu and r its mean and the reciprocal of its deviation.
 """
 
+from typing import Any
+
 from torch import Tensor
 
+from manualbp.functional.activation.table import ACTIVATIONS
 from manualbp.functional.checks import low_precision, refuse_complex, same_kind
-from manualbp.functional.conv import layer, prepared
-from manualbp.functional.norm import batch_norm_with_scale
+from manualbp.functional.conv import correlated
+from manualbp.functional.norm import Normalise, NormaliseBy, batch_sharing
 from manualbp.functional.rule import run
-from manualbp.fuse.recompute import ACTIVATIONS, Reactivate, Recipe, Recorrelate
-from manualbp.kernels.geometry import Size
+from manualbp.fuse.recompute import Reactivate, Recipe, Recorrelate
+from manualbp.kernels.geometry import Geometry, Size, convolution
+from manualbp.kernels.precision import wide
 
 
 def require_activation(op: str, activation: str) -> None:
@@ -30,25 +34,29 @@ def require_activation(op: str, activation: str) -> None:
         raise ValueError(f"{op}: activation = {activation!r}; it must be one of {', '.join(ACTIVATIONS)}")
 
 
+def batch_norm_with_scale(op: str, x: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, s, t) with y = s x + t, map by map: batch norm, and what it comes to. Settings: as those of `batch_norm`."""
+    running_mean, running_var, w, b, training, _, eps = settings
+    how = batch_sharing(op, x, *settings)
+    if how is None:
+        raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C] or [N, C, ...]")
+    if training:
+        y, mu, r = run(Normalise, x, w, b, running_mean, running_var, how)
+        mu, r = mu.flatten(), r.flatten()
+    else:
+        y = run(NormaliseBy, x, w, b, running_mean, running_var, how)
+        mu, r = running_mean, (running_var.to(wide(x.dtype)) + eps).rsqrt()
+    s = r if w is None else r * w
+    return y, s, -(mu * s) if b is None else b - mu * s
+
+
 def recorrelated(
-    op: str,
-    a: Tensor,
-    recipe: Recipe,
-    sources: tuple[Tensor, ...],
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Size,
-    padding: Size | str,
-    dilation: Size,
-    groups: int,
+    a: Tensor, w: Tensor, b: Tensor | None, g: Geometry, recipe: Recipe, sources: tuple[Tensor, ...]
 ) -> Tensor:
-    """conv2d of `a`, which is computed again from the sources in backward."""
-    x, w, b = low_precision(a, weight, bias)
-    same_kind(op, input=x, weight=w, bias=b)
-    padded, g = prepared(op, x, w.shape, b, stride, padding, dilation, groups)
-    if padded is not x:  # an odd pixel was added, which the recipe does not know; or there is one image only
-        return layer(op, 2, a, weight, bias, stride, padding, dilation, groups)
-    return run(Recorrelate, x, w, b, g, recipe, *sources)
+    """correlate(a, w) + b; a is computed again from the sources in backward."""
+    if a.ndim == 3 or tuple(a.shape[2:]) != g.x_size:  # one image only, or an odd pixel, which the recipe does not know
+        return correlated(a, w, b, g)
+    return run(Recorrelate, a, w, b, g, recipe, *sources)
 
 
 def batch_norm_activation(
@@ -108,8 +116,10 @@ def batch_norm_activation_conv2d(
     z, s, t = batch_norm_with_scale(
         op, input, running_mean, running_var, norm_weight, norm_bias, training, momentum, eps
     )
-    a = run(Reactivate, z, recipe, input, s, t)
-    return recorrelated(op, a, recipe, (input, s, t), weight, bias, stride, padding, dilation, groups)
+    a, w, b = low_precision(run(Reactivate, z, recipe, input, s, t), weight, bias)
+    same_kind(op, input=a, weight=w, bias=b)
+    g = convolution(op, a.shape, w.shape, stride, padding, dilation, groups, b)
+    return recorrelated(a, w, b, g, recipe, (input, s, t))
 
 
 def activation_conv2d(
@@ -136,5 +146,8 @@ def activation_conv2d(
     recipe = Recipe(activation, 0, plain=True)
     x = input if input.ndim != 3 else input.unsqueeze(0)
     a = run(Reactivate, x, recipe, x.view_as(x))  # torch.compile refuses one tensor in two places
-    y = recorrelated(op, a, recipe, (x,), weight, bias, stride, padding, dilation, groups)
+    a, w, b = low_precision(a, weight, bias)
+    same_kind(op, input=a, weight=w, bias=b)
+    g = convolution(op, a.shape, w.shape, stride, padding, dilation, groups, b)
+    y = recorrelated(a, w, b, g, recipe, (x,))
     return y if input.ndim != 3 else y.squeeze(0)

@@ -9,32 +9,12 @@ import torch.nn.functional as T
 from torch import fx, nn
 
 from manualbp import nn as by_hand_layers
+from manualbp.functional.activation.table import ACTIVATIONS, name_of_layer
 from manualbp.fuse.trace import RefusalError, has_hooks
 
-NAMES = {
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu6",
-    nn.Sigmoid: "sigmoid",
-    nn.Tanh: "tanh",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Hardswish: "hardswish",
-}
-
-
-def name_of(activation):
-    name = next((NAMES[kind] for kind in type(activation).__mro__ if kind in NAMES), None)
-    return "gelu_tanh" if name == "gelu" and activation.approximate == "tanh" else name
-
-
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
-KEEP_INPUT = "gelu", "gelu_tanh", "silu", "hardswish"  # the others keep their output, which the next layer keeps, too
-FUNCTIONS: dict[Any, str] = {
-    **dict.fromkeys((T.relu, torch.relu, T.relu_, torch.relu_, "relu", "relu_"), "relu"),
-    **dict.fromkeys((T.sigmoid, torch.sigmoid, "sigmoid"), "sigmoid"),
-    **dict.fromkeys((T.tanh, torch.tanh, "tanh"), "tanh"),
-    **{T.relu6: "relu6", T.gelu: "gelu", T.silu: "silu", T.hardswish: "hardswish"},
-}
+LAYERS = [kind for phi in ACTIVATIONS.values() for kind in phi.modules]
+FUNCTIONS = {function: name for name, phi in ACTIVATIONS.items() for function in phi.functions}
 ADDITIONS = operator.add, operator.iadd, torch.add, "add", "add_"
 CHANGES = operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem
 # What keeps nothing of its input, by hand and by PyTorch.
@@ -71,9 +51,9 @@ class Reading:
 
     def activation(self, node: fx.Node) -> str | None:
         """The name of the activation that the node is."""
-        layer = self.layer(node, *NAMES)
+        layer = self.layer(node, *LAYERS)
         if layer is not None:
-            return name_of(layer)
+            return name_of_layer(layer)
         if node.op not in ("call_function", "call_method") or node.target not in FUNCTIONS or len(node.args) != 1:
             return None
         name, how = FUNCTIONS[node.target], dict(node.kwargs)

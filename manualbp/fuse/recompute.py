@@ -17,46 +17,20 @@ Shapes: x, z, a, y, delta [N, C, H, W]; s, t [C]. Letters: phi the activation, d
 Sources: lecture 002, eq. 2.4; Chen et al. 2016, sec. 3 (computing again what is cheap instead of keeping it).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional.activation.gate import GELU, GELU_TANH, SILU, GateSlope, GELUSlope, GELUTanh, SiLU
-from manualbp.functional.activation.hard import Hardswish, HardswishSlope, Hardtanh, InsideSlope
-from manualbp.functional.activation.sigmoid import ReLU, ReLUSlope, Sigmoid, SigmoidSlope, Tanh, TanhSlope
-from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, on_every_map, over_all_but_maps
+from manualbp.functional.activation.table import ACTIVATIONS
+from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, over_all_but_maps
 from manualbp.functional.rule import Rule, evaluate, keep, kept, run
 from manualbp.fuse.affine import Affine
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.pieces import by_pieces
 from manualbp.kernels.transforms import in_place
-
-
-class Activation(NamedTuple):
-    """phi as a kernel; as a rule, with what follows z among its arguments; its slope, a rule of delta and of a or z."""
-
-    kernel: Callable[[Tensor], Tensor]
-    rule: tuple[Any, ...]
-    slope: tuple[Any, ...]
-    of_output: bool  # the slope is written in a
-
-
-ACTIVATIONS = {
-    "relu": Activation(torch.relu, (ReLU,), (ReLUSlope,), True),
-    "relu6": Activation(T.relu6, (Hardtanh, 0.0, 6.0), (InsideSlope, 0.0, 6.0, 1.0), True),
-    "sigmoid": Activation(torch.sigmoid, (Sigmoid,), (SigmoidSlope,), True),
-    "tanh": Activation(torch.tanh, (Tanh,), (TanhSlope,), True),
-    "gelu": Activation(T.gelu, (GELU,), (GELUSlope,), False),
-    "gelu_tanh": Activation(partial(T.gelu, approximate="tanh"), (GELUTanh,), (GateSlope, *GELU_TANH), False),
-    "silu": Activation(T.silu, (SiLU,), (GateSlope, *SILU), False),
-    "hardswish": Activation(T.hardswish, (Hardswish,), (HardswishSlope,), False),
-}
 
 
 @dataclass(frozen=True)
@@ -133,7 +107,8 @@ class Reactivate(Rule):
 
     @staticmethod
     def forward(z: Tensor, recipe: Recipe, *sources: Tensor) -> Tensor:
-        return ACTIVATIONS[recipe.activation].kernel(z)
+        rule, *settings = ACTIVATIONS[recipe.activation].rule
+        return rule.forward(z, *settings)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -187,5 +162,4 @@ class Recorrelate(Rule):
         """The product rule, as the convolution's."""
         w, *sources = ctx.saved_tensors
         a = ctx.recipe.again(*sources)
-        dy = run(Correlate, da, w, None, ctx.g) + run(Correlate, a, dw, None, ctx.g)
-        return dy if db is None else dy + on_every_map(db, ctx.g)
+        return run(Correlate, da, w, None, ctx.g) + run(Correlate, a, dw, db, ctx.g)

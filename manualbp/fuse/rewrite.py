@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from manualbp.fuse.pool import ACTIVATIONS as MONOTONE
-from manualbp.fuse.reading import KEEP_INPUT, NORMS, Reading, path_of
+from manualbp.functional.activation.table import ACTIVATIONS
+from manualbp.fuse.pool import MONOTONE
+from manualbp.fuse.reading import NORMS, Reading, path_of
 from manualbp.fuse.recompute import Recipe
 from manualbp.fuse.steps import activated_pool, folded, folds, normalised, reactivated, recorrelated, rectified
 
@@ -101,7 +102,7 @@ class Neighbours(Reading):
                 y = self.graph.call_function(activated_pool, (self._module(pool), x, phi, self._flattens(pool)))
             self._replace(pool, y)
             self._replace(node, y)
-        elif phi in KEEP_INPUT and not self.in_place(node):
+        elif phi is not None and not ACTIVATIONS[phi].of_output and not self.in_place(node):
             self.recipes[node] = Recipe(str(phi), 0, plain=True), (x,)
         elif phi == "relu" and all(self.keeps_nothing(user) for user in node.users):
             self._by_bits(node)

@@ -5,15 +5,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from manualbp.functional.activation.relu_bits import relu_bits
+from manualbp.functional.activation.relu import relu_bits
+from manualbp.functional.checks import low_precision, same_kind
 from manualbp.functional.pool import max_pool2d
 from manualbp.functional.rule import run
 from manualbp.fuse.conv_pool import conv2d_avg_pool2d
 from manualbp.fuse.norm import batch_norm_with_scale
 from manualbp.fuse.norm import recorrelated as again
-from manualbp.fuse.pool import ACTIVATIONS
+from manualbp.fuse.pool import activated
 from manualbp.fuse.recompute import Reactivate, Recipe
-from manualbp.kernels.geometry import per_axis
+from manualbp.kernels.geometry import convolution, per_axis
 from manualbp.nn.norm import batch_norm_settings
 
 
@@ -29,8 +30,10 @@ def reactivated(activation: nn.Module | None, z: Tensor, recipe: Recipe, *source
 
 def recorrelated(conv: Any, a: Tensor, recipe: Recipe, *sources: Tensor) -> Tensor:
     """The convolution of a; kept: the sources instead of a."""
-    how = conv.stride, conv.padding, conv.dilation, conv.groups
-    return again("conv2d", a, recipe, sources, conv.weight, conv.bias, *how)
+    x, w, b = low_precision(a, conv.weight, conv.bias)
+    same_kind("conv2d", input=x, weight=w, bias=b)
+    g = convolution("conv2d", x.shape, w.shape, conv.stride, conv.padding, conv.dilation, conv.groups, b)
+    return again(x, w, b, g, recipe, sources)
 
 
 def rectified(activation: nn.Module | None, z: Tensor) -> Tensor:
@@ -41,7 +44,7 @@ def rectified(activation: nn.Module | None, z: Tensor) -> Tensor:
 def activated_pool(pool: Any, x: Tensor, phi: str, flat: bool) -> Tensor:
     """phi(pool(x)); if `flat`, with the maps one behind the other in memory: to flatten them copies nothing then."""
     y = max_pool2d(x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-    return ACTIVATIONS[phi](y.contiguous() if flat else y)
+    return activated(phi, y.contiguous() if flat else y)
 
 
 def folded(conv: Any, pool: Any, x: Tensor) -> Tensor:

@@ -68,20 +68,45 @@ def gate_slope(delta: Tensor, x: Tensor, a: float, b: float) -> Tensor:
     return v.addcmul_(v, u).to(delta.dtype)
 
 
-def elu_slope(delta: Tensor, x: Tensor, alpha: float) -> Tensor:
-    """delta alpha exp x where x <= 0, else delta. exp(min(x, 0)) is right on both sides if alpha is 1."""
+@piecewise
+def mish_slope(delta: Tensor, x: Tensor) -> Tensor:
+    """delta (t + x t') of one exponential, e = exp x, with n = e^2 + 2 e and q = 1 / (n + 2).
+
+    t = tanh(log(1 + e)) = n q, as tanh(log u) = (u^2 - 1) / (u^2 + 1)        t' = 4 e (1 + e) q^2 = 4 (n - e) q^2
+    Above 40, where n would overflow, the slope is 1 in every precision.
+    """
+    d, z = delta.to(wide(delta.dtype)), x.to(wide(x.dtype)).clamp(max=40)
+    e = (z * LOG2_E).exp2_()
+    n = (e + 2).mul_(e)
+    q = (n + 2).reciprocal_()
+    return e.neg_().add_(n).mul_(z).mul_(q).mul_(4).add_(n).mul_(q).mul_(d).to(delta.dtype)
+
+
+def softsign_slope(delta: Tensor, x: Tensor) -> Tensor:
+    """delta / (1 + |x|)^2."""
     d, x = delta.to(wide(delta.dtype)), x.to(wide(x.dtype))
-    slope = x.clamp(max=0).mul_(LOG2_E).exp2_()
-    if alpha != 1:
+    return (d / x.abs().add_(1).square_()).to(delta.dtype)
+
+
+def elu_slope(delta: Tensor, x: Tensor, alpha: float, scale: float, k: float) -> Tensor:
+    """delta scale alpha k exp(k x) where x <= 0, else delta scale. exp(k min(x, 0)) is 1 above."""
+    d, x = delta.to(wide(delta.dtype)), x.to(wide(x.dtype))
+    slope = x.clamp(max=0).mul_(k * LOG2_E).exp2_()
+    below = scale * alpha * k
+    if below != scale:
         above = _above(x)
-        slope.mul_(alpha)
-        slope.addcmul_(slope, above, value=-1).add_(above)
+        slope.mul_(below)
+        slope.addcmul_(slope, above, value=-1).add_(above, alpha=scale)
+    elif scale != 1:
+        slope.mul_(scale)
     return slope.mul_(d).to(delta.dtype)
 
 
 def softplus_slope(delta: Tensor, x: Tensor, beta: float, threshold: float) -> Tensor:
     """delta sigmoid(beta x), and delta where beta x > threshold: the larger one of sigmoid and of 0 or 1."""
     d, z = delta.to(wide(delta.dtype)), x.to(wide(x.dtype)) * beta
+    if threshold == math.inf:
+        return z.sigmoid_().mul_(d).to(delta.dtype)
     above = _above(z - threshold)
     return torch.maximum(z.sigmoid_(), above).mul_(d).to(delta.dtype)
 
@@ -98,6 +123,12 @@ def inside_slope(delta: Tensor, t: Tensor, low: float, high: float, slope: float
     inside = t.clamp(low, high)
     inside = (inside - low).mul_(high - inside).sign_()
     return inside.mul_(delta) if slope == 1 else inside.mul_(delta).mul_(slope)
+
+
+@piecewise
+def outside_slope(delta: Tensor, t: Tensor, low: float, high: float) -> Tensor:
+    """delta, and 0 where low <= t <= high: where t is the same clamped. What is no number lets delta through."""
+    return t.clamp(low, high).ne_(t).mul_(delta)
 
 
 @piecewise

@@ -54,30 +54,15 @@ def packed(mask: Tensor, last: bool) -> Tensor:
     """The numbers of a boolean tensor as bytes, [ceil(n / 8)]."""
     flat = (mask.movedim(1, -1) if last else mask).reshape(-1)
     flat = T.pad(flat, (0, -flat.shape[0] % 8))
-    if _by_arithmetic():
-        return (flat.view(-1, 8) * _powers(mask)).sum(1).to(torch.uint8)
     eights = flat.view(torch.int64)
     return (eights * GATHER >> 56).to(torch.uint8)
 
 
 def unpacked(bits: Tensor, shape: torch.Size, last: bool) -> Tensor:
     """The numbers again, as bytes of 0 and 1 (PyTorch makes floats of them in an eighth of what booleans take)."""
-    if _by_arithmetic():
-        flat = (bits[:, None] & _powers(bits)).clamp(max=1).reshape(-1)
-    else:
-        eights = bits.to(torch.int64) * SPREAD & ONE_EACH
-        flat = (eights + REST >> 7 & ONES).view(torch.uint8)
+    eights = bits.to(torch.int64) * SPREAD & ONE_EACH
+    flat = (eights + REST >> 7 & ONES).view(torch.uint8)
     if last:
         shape = torch.Size((shape[0], *shape[2:], shape[1]))
     numbers = flat[: shape.numel()].view(shape)
     return numbers.movedim(-1, 1) if last else numbers
-
-
-def _by_arithmetic() -> bool:
-    """Whether to do without views as another dtype, which torch.func's vmap lacks before PyTorch 2.13."""
-    return torch._C._are_functorch_transforms_active()
-
-
-def _powers(t: Tensor) -> Tensor:
-    """1, 2, 4 ... 128, where t is."""
-    return 1 << torch.arange(8, dtype=torch.uint8, device=t.device)

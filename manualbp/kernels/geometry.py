@@ -10,6 +10,8 @@ An image with one axis has h, i and p only; with three l, m and r, of the extent
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 Size = int | Sequence[int]
 
 # By the number of axes: their letters in an image and in a kernel, and what a setting may hold.
@@ -83,44 +85,64 @@ def per_axis(op: str, name: str, value: Size, axes: int, least: int) -> tuple[in
     return values if len(values) == axes else values * axes
 
 
+def _refuse_no_image(op: str, shape: Sequence[int], axes: int) -> None:
+    """Refuse what is neither a batch of images nor one."""
+    if len(shape) not in (axes + 1, axes + 2):
+        raise ValueError(f"{op}: input has shape {list(shape)}; it must be [N, C, {IMAGE[axes]}] or [C, {IMAGE[axes]}]")
+
+
 def convolution(
     op: str,
     x_shape: Sequence[int],
     w_shape: Sequence[int],
     stride: Size,
-    padding: Size,
+    padding: Size | str,
     dilation: Size,
     groups: int,
+    bias: Tensor | None = None,
+    axes: int = 2,
 ) -> Geometry:
-    """The geometry of a correlation of images [N, C, H, W] with kernels [O, C / groups, P, Q]; so for all axes."""
-    axes = len(x_shape) - 2
-    if len(w_shape) != len(x_shape) or 0 in w_shape:
+    """The geometry of a correlation of images [N, C, H, W] or [C, H, W] with kernels [O, C / groups, P, Q], bias [O].
+
+    padding may be "valid" (none) or "same" (the extents stay). Where that takes an odd number of pixels, x_size is that
+    of the image with the odd one behind it.
+    """
+    _refuse_no_image(op, x_shape, axes)
+    if len(w_shape) != axes + 2 or 0 in w_shape:
         raise ValueError(
             f"{op}: the kernel has shape {list(w_shape)}; it must be [O, C / groups, {KERNEL[axes]}], none of them 0"
         )
+    if bias is not None and tuple(bias.shape) != tuple(w_shape[:1]):
+        raise ValueError(f"{op}: bias has shape {list(bias.shape)} and weight {list(w_shape)}; bias must be [O]")
     if groups < 1 or w_shape[0] % groups:
         raise ValueError(f"{op}: groups = {groups} must be at least 1 and divide the {w_shape[0]} output maps")
-    C = x_shape[1]
-    if w_shape[1] * groups != C:
+    if w_shape[1] * groups != x_shape[-1 - axes]:
         raise ValueError(
-            f"{op}: the image has {C} maps and the kernel of shape {list(w_shape)} with groups = {groups} sees "
-            f"{w_shape[1] * groups}; they must be as many"
+            f"{op}: the image has {x_shape[-1 - axes]} maps and the kernel of shape {list(w_shape)} with groups = "
+            f"{groups} sees {w_shape[1] * groups}; they must be as many"
         )
-    geometry = Geometry(
-        tuple(x_shape[2:]),
+    if isinstance(padding, str) and padding not in ("valid", "same"):
+        raise ValueError(f"{op}: padding = {padding!r}; it must be {COUNT[axes]}, 'valid' or 'same'")
+    g = Geometry(
+        tuple(x_shape[-axes:]),
         tuple(w_shape[2:]),
         per_axis(op, "stride", stride, axes, 1),
-        per_axis(op, "padding", padding, axes, 0),
+        per_axis(op, "padding", 0 if isinstance(padding, str) else padding, axes, 0),
         per_axis(op, "dilation", dilation, axes, 1),
         groups,
     )
-    for H, reach, pad in zip(geometry.x_size, geometry.reach, geometry.padding, strict=True):
+    if padding == "same":
+        if max(g.stride) > 1:
+            raise ValueError(f"{op}: padding = 'same' with stride = {stride!r}; the stride must be 1")
+        x_size = tuple([H + (reach - 1) % 2 for H, reach in zip(g.x_size, g.reach, strict=True)])
+        g = replace(g, x_size=x_size, padding=tuple([(reach - 1) // 2 for reach in g.reach]))
+    for H, reach, pad in zip(g.x_size, g.reach, g.padding, strict=True):
         if reach > H + 2 * pad:
             raise ValueError(
-                f"{op}: the kernel reaches over {list(geometry.reach)} pixels and the image has {list(x_shape[2:])}, "
-                f"padded by {list(geometry.padding)} on each side; the kernel must fit into the padded image"
+                f"{op}: the kernel reaches over {list(g.reach)} pixels and the image has {list(g.x_size)}, "
+                f"padded by {list(g.padding)} on each side; the kernel must fit into the padded image"
             )
-    return geometry
+    return g
 
 
 def transposed(
@@ -132,25 +154,27 @@ def transposed(
     output_padding: Size,
     groups: int,
     dilation: Size,
+    bias: Tensor | None,
+    axes: int,
 ) -> Geometry:
-    """The geometry of the correlation of which delta [N, O, I, J] is the output, with kernels [O, C / groups, P, Q].
+    """The geometry of the correlation of which delta [N, O, I, J] or [O, I, J] is the output, its bias [C].
 
-    Its images have the extents (I - 1) stride + reach + output_padding - 2 padding; so for all axes.
+    The kernels are [O, C / groups, P, Q], the images' extents (I - 1) stride + reach + output_padding - 2 padding.
     """
-    axes, O = len(delta_shape) - 2, delta_shape[1]
-    if len(w_shape) != len(delta_shape) or 0 in w_shape:
+    _refuse_no_image(op, delta_shape, axes)
+    if len(w_shape) != axes + 2 or 0 in w_shape:
         raise ValueError(
             f"{op}: the kernel has shape {list(w_shape)}; it must be [C_in, C_out / groups, {KERNEL[axes]}], none of "
             "them 0"
         )
     if groups < 1 or w_shape[0] % groups:
         raise ValueError(f"{op}: groups = {groups} must be at least 1 and divide the {w_shape[0]} input maps")
-    if w_shape[0] != O or 0 in delta_shape[2:]:
+    y_size = tuple(delta_shape[-axes:])
+    if w_shape[0] != delta_shape[-1 - axes] or 0 in y_size:
         raise ValueError(
             f"{op}: input has shape {list(delta_shape)} and the kernel {list(w_shape)}; input must have "
             f"{w_shape[0]} maps of {IMAGE[axes]} pixels, not 0"
         )
-    y_size = tuple(delta_shape[2:])
     g = Geometry(
         y_size,  # in the place of x_size, which is reckoned from the reach of this kernel
         tuple(w_shape[2:]),
@@ -165,16 +189,18 @@ def transposed(
             f"{op}: output_padding = {output_padding!r} with stride = {stride!r} and dilation = {dilation!r}; it must "
             "be smaller than one of them"
         )
-    x_size = tuple(
-        [
-            (I - 1) * s + reach + more - 2 * pad
-            for I, s, reach, more, pad in zip(y_size, g.stride, g.reach, behind, g.padding, strict=True)
-        ]
-    )
+    rows = zip(y_size, g.stride, g.reach, behind, g.padding, strict=True)
+    x_size = tuple([(I - 1) * s + reach + more - 2 * pad for I, s, reach, more, pad in rows])
     if min(x_size) < 1:
         raise ValueError(
             f"{op}: padding = {padding!r} for an input of {list(y_size)} under a kernel that reaches over "
             f"{list(g.reach)} pixels; the output would have extents {list(x_size)}"
+        )
+    C = w_shape[1] * groups
+    if bias is not None and tuple(bias.shape) != (C,):
+        raise ValueError(
+            f"{op}: bias has shape {list(bias.shape)} and weight {list(w_shape)} with groups = {groups}; bias must be "
+            f"[{C}]"
         )
     return replace(g, x_size=x_size)
 

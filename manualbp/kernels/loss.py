@@ -10,18 +10,13 @@ def smooth_absolute(x: Tensor, t: Tensor, beta: float) -> Tensor:
     """d^2 / (2 beta) for |d| < beta, else |d| - beta / 2, both as (v / beta) (|d| - v / 2) with v = min(|d|, beta)."""
     u = (x.to(wide(x.dtype)) - t).abs()
     v = u.clamp(max=beta)
-    return _rounded(v / beta * (u - v / 2), x)
+    return (v / beta * (u - v / 2)).to(x.dtype)
 
 
 def smooth_slope(delta: Tensor, x: Tensor, t: Tensor, beta: float) -> Tensor:
     """delta d / beta for |d| < beta, else delta sign(d). Cut off before it is divided, so that it cannot overflow."""
     d = x.to(wide(x.dtype)) - t
-    return _rounded(delta * (d.clamp(-beta, beta) / beta), x)
-
-
-def _rounded(a: Tensor, x: Tensor) -> Tensor:
-    """`a` in the dtype of x. The view is for torch.compile on PyTorch 2.11, which loses a rule that ends in `to`."""
-    return a.to(x.dtype).view(x.shape)
+    return (delta * (d.clamp(-beta, beta) / beta)).to(x.dtype)
 
 
 def two_classes(x: Tensor, t: Tensor, p: Tensor) -> Tensor:

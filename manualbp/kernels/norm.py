@@ -59,7 +59,7 @@ def normalise(
     else:
         w, b = (w, b) if z.dtype == x.dtype else (_wide(w), _wide(b))
         y, mu, r = (_layer if how.kind == "layer" else _group)(z, w, b, how)
-    return _rounded(y, x), mu.view(statistics), r.view(statistics)
+    return y.to(x.dtype), mu.view(statistics), r.view(statistics)
 
 
 def normalise_by(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> Tensor:
@@ -67,7 +67,7 @@ def normalise_by(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, va
     if x.numel() == 0:
         return torch.empty_like(x)
     settings = _wide(w), _wide(b), _wide(mean), _wide(var)
-    return _rounded(torch.native_batch_norm(_widened(x), *settings, False, 0.0, eps)[0], x)
+    return torch.native_batch_norm(_widened(x), *settings, False, 0.0, eps)[0].to(x.dtype)
 
 
 def affine(x: Tensor, s: Tensor, t: Tensor | None) -> Tensor:
@@ -89,7 +89,9 @@ def sums(delta: Tensor, x: Tensor, mu: Tensor, over: tuple[int, ...]) -> tuple[T
 
 
 def combined(delta: Tensor, a: Tensor, x: Tensor, c: Tensor, e: Tensor) -> Tensor:
-    """a delta + c x + e, map by map, in the dtype of a; then in x's. Where `pieces.in_place` holds."""
+    """a delta + c x + e, map by map, in the dtype of a; then in x's."""
+    if not in_place():
+        return torch.addcmul(torch.addcmul(e, x.to(a.dtype), c), delta.to(a.dtype), a).to(x.dtype)
     y = torch.empty_like(x)
     c, e = c.flatten(), e.flatten()
     for d, z, to in pieces(delta, x, y):
@@ -125,13 +127,9 @@ def _group(x: Tensor, w: Tensor | None, b: Tensor | None, how: Sharing) -> tuple
 
 def _wide(t: Tensor | None) -> Tensor | None:
     """In the dtype of the statistics."""
-    return t if t is None or t.dtype == wide(t.dtype) else t.to(wide(t.dtype))
+    return None if t is None else t.to(wide(t.dtype))
 
 
 def _widened(x: Tensor) -> Tensor:
     """In the dtype of the statistics, except where the fused kernel takes them in it anyway."""
-    return x if x.device.type == "cuda" or x.dtype == wide(x.dtype) else x.to(wide(x.dtype))
-
-
-def _rounded(y: Tensor, x: Tensor) -> Tensor:
-    return y if y.dtype == x.dtype else y.to(x.dtype)
+    return x if x.device.type == "cuda" else x.to(wide(x.dtype))

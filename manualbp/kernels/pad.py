@@ -42,5 +42,4 @@ def fold(delta: Tensor, margins: Margins) -> Tensor:
         numbers = torch.arange(W, dtype=torch.float64, device=delta.device)
         source = T.pad(numbers[None], margins.sides[2 * axis - 2 : 2 * axis], margins.mode)[0].long()
         dx = torch.zeros_like(dx.narrow(-axis, 0, W)).index_add_(-axis, source, dx)
-    # No rule ends in a cast to its own dtype: see `conv._maps_last`.
-    return dx if dx.dtype == delta.dtype else dx.to(delta.dtype)
+    return dx.to(delta.dtype)

@@ -13,9 +13,10 @@ PIECE = 2**19
 
 
 def pieces(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
-    """Views of the tensors, some of their samples at a time; the tensors as they are, where that pays or goes not.
+    """Views of the tensors, some of their samples at a time, where that is possible and faster; else one piece, all.
 
-    It pays on a CPU: elsewhere a few large passes are faster. It goes for tensors of one shape and dtype.
+    It is faster on a CPU: elsewhere a few large passes are. It is possible for tensors of one shape and dtype, and
+    where nothing derives or follows the operations.
     """
     alike = all((t.shape, t.dtype) == (x.shape, x.dtype) for t in others)
     N = x.shape[0] if x.ndim else 1

@@ -49,7 +49,7 @@ def transposed(delta: Tensor, A: Tensor, B: Tensor) -> Tensor:
         dx = (B.mT @ dx).permute(0, 3, 1, 2)
     else:
         dx = A.mT @ (dx @ B)
-    return dx if dx.dtype == delta.dtype else dx.to(delta.dtype)
+    return dx.to(delta.dtype)
 
 
 def _evenly(r: Resize, f: int, g: int) -> bool:

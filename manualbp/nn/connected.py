@@ -48,6 +48,11 @@ def random_connections(
 class ConnectedConv2d(Conv2d):
     """A Conv2d in which each output map sees only the input maps that a table connects it to.
 
+    On `manualbp.functional.connected_conv2d`:
+
+        y = correlate(x, scatter(weight)) + b
+        dL/dx = full_convolve(delta, scatter(weight))    dL/dweight = gather(kernel_gradient(x, delta))
+
     connections: a bool tensor [out_channels, in_channels], or for each output map the input maps that it sees, such as
     `LENET5_C3`. With groups, an output map may be connected to maps of its own group only. The other arguments are
     those of torch.nn.Conv2d.
@@ -57,8 +62,9 @@ class ConnectedConv2d(Conv2d):
     that of each output map. The buffers `output_map` and `input_map` [K], the maps of each kernel (the input map is
     counted in its group), are the table: state_dict carries them.
 
-    Kept for backward: as `conv2d`, and the table. Raises ValueError or TypeError for a table
-    that does not fit. Source: lecture 001, eq. 1.3; derivation at the head of `functional/connect.py`.
+    Kept for backward: x if the gradient of weight is asked for, the dense kernel if that of x is, and the table. Raises
+    ValueError or TypeError for a table that does not fit.
+    Read: functional/connection_table.py; lecture 001, eq. 1.3.
     """
 
     output_map: Tensor

@@ -16,7 +16,15 @@ def padded(layer: _ConvNd, input: Tensor) -> tuple[Tensor, Any]:
 
 
 class Conv1d(nn.Conv1d):
-    """torch.nn.Conv1d on `manualbp.functional.conv1d`; padding modes other than zeros on `manualbp.functional.pad`."""
+    """torch.nn.Conv1d on `manualbp.functional.conv1d`; padding modes other than zeros on `manualbp.functional.pad`.
+
+        y[n,o,i] = sum_{c,p} x[n,c, s i + d p - pad] w[o,c,p] + b[o]
+        dL/dx = full_convolve(delta, w)    dL/dw = kernel_gradient(x, delta)    dL/db[o] = sum of delta over all but o
+
+    Shapes: x [N, C, H], weight [O, C / groups, P], bias [O] -> y [N, O, I]; x and y also without N.
+    Kept for backward: x if the gradient of weight is asked for, weight if that of x is; nothing for bias.
+    Read: functional/conv.py; lecture 002, eq. 2.2, 2.3 and 2.4, with one axis.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         input, padding = padded(self, input)
@@ -24,7 +32,15 @@ class Conv1d(nn.Conv1d):
 
 
 class Conv2d(nn.Conv2d):
-    """torch.nn.Conv2d on `manualbp.functional.conv2d`; padding modes other than zeros on `manualbp.functional.pad`."""
+    """torch.nn.Conv2d on `manualbp.functional.conv2d`; padding modes other than zeros on `manualbp.functional.pad`.
+
+        y[n,o,i,j] = sum_{c,p,q} x[n,c, s i + d p - pad, s j + d q - pad] w[o,c,p,q] + b[o]
+        dL/dx = full_convolve(delta, w)    dL/dw = kernel_gradient(x, delta)    dL/db[o] = sum of delta over all but o
+
+    Shapes: x [N, C, H, W], weight [O, C / groups, P, Q], bias [O] -> y [N, O, I, J]; x and y also without N.
+    Kept for backward: x if the gradient of weight is asked for, weight if that of x is; nothing for bias.
+    Read: functional/conv.py; lecture 002, eq. 2.2, 2.3 and 2.4.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         input, padding = padded(self, input)
@@ -32,7 +48,15 @@ class Conv2d(nn.Conv2d):
 
 
 class Conv3d(nn.Conv3d):
-    """torch.nn.Conv3d on `manualbp.functional.conv3d`; padding modes other than zeros on `manualbp.functional.pad`."""
+    """torch.nn.Conv3d on `manualbp.functional.conv3d`; padding modes other than zeros on `manualbp.functional.pad`.
+
+        y[n,o,m,i,j] = sum_{c,r,p,q} x[n,c, s m + d r - pad, s i + d p - pad, ...] w[o,c,r,p,q] + b[o]
+        dL/dx = full_convolve(delta, w)    dL/dw = kernel_gradient(x, delta)    dL/db[o] = sum of delta over all but o
+
+    Shapes: x [N, C, D, H, W], weight [O, C / groups, R, P, Q], bias [O] -> y [N, O, M, I, J]; x and y also without N.
+    Kept for backward: x if the gradient of weight is asked for, weight if that of x is; nothing for bias.
+    Read: functional/conv.py; lecture 002, eq. 2.2, 2.3 and 2.4, with three axes.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         input, padding = padded(self, input)
@@ -42,8 +66,13 @@ class Conv3d(nn.Conv3d):
 class TrueConv2d(Conv2d):
     """Conv2d as the lectures have it, on `manualbp.functional.convolve`: the kernel is rotated by 180 degrees first.
 
-    Constructor, initialisation and state_dict are those of torch.nn.Conv2d; with its weights rotated a Conv2d gives the
-    same numbers. Source: lecture 002, eq. 2.1 and 2.2.
+        y = correlate(x, rotate(w)) + b
+        dL/dx = full_convolve(delta, rotate(w))    dL/dw = rotate(kernel_gradient(x, delta))
+
+    Constructor, initialisation, state_dict and shapes are those of torch.nn.Conv2d; with its weights rotated a Conv2d
+    gives the same numbers. Kept for backward: x if the gradient of weight is asked for, the rotated kernel if that of x
+    is; nothing for bias.
+    Read: functional/true_conv.py; lecture 002, eq. 2.1 to 2.4.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -61,7 +90,15 @@ def behind(layer: Any, input: Tensor, output_size: list[int] | None) -> list[int
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
-    """torch.nn.ConvTranspose1d on `manualbp.functional.conv_transpose1d`."""
+    """torch.nn.ConvTranspose1d on `manualbp.functional.conv_transpose1d`.
+
+        y = full_convolve(x, w) + b: y[n,c,h] = sum of x[n,o,i] w[o,c,p] over s i + d p - pad = h, + b[c]
+        dL/dx = correlate(delta, w)    dL/dw = kernel_gradient(delta, x)    dL/db[c] = sum of delta over all but c
+
+    Shapes: x [N, O, I], weight [O, C / groups, P], bias [C] -> y [N, C, H]; x and y also without N.
+    Kept for backward: x if the gradient of weight is asked for, weight if that of x is; nothing for bias.
+    Read: functional/conv_transpose.py; lecture 002, eq. 2.3 forward, 2.2 and 2.4 backward.
+    """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         more = behind(self, input, output_size)
@@ -70,7 +107,15 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """torch.nn.ConvTranspose2d on `manualbp.functional.conv_transpose2d`."""
+    """torch.nn.ConvTranspose2d on `manualbp.functional.conv_transpose2d`.
+
+        y = full_convolve(x, w) + b: the rotated kernel slides over the zero-padded x
+        dL/dx = correlate(delta, w)    dL/dw = kernel_gradient(delta, x)    dL/db[c] = sum of delta over all but c
+
+    Shapes: x [N, O, I, J], weight [O, C / groups, P, Q], bias [C] -> y [N, C, H, W]; x and y also without N.
+    Kept for backward: x if the gradient of weight is asked for, weight if that of x is; nothing for bias.
+    Read: functional/conv_transpose.py; lecture 002, eq. 2.3 forward, 2.2 and 2.4 backward.
+    """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         more = behind(self, input, output_size)
@@ -79,7 +124,15 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 class ConvTranspose3d(nn.ConvTranspose3d):
-    """torch.nn.ConvTranspose3d on `manualbp.functional.conv_transpose3d`."""
+    """torch.nn.ConvTranspose3d on `manualbp.functional.conv_transpose3d`.
+
+        y = full_convolve(x, w) + b: the kernel, rotated on all three axes, slides over the zero-padded x
+        dL/dx = correlate(delta, w)    dL/dw = kernel_gradient(delta, x)    dL/db[c] = sum of delta over all but c
+
+    Shapes: x [N, O, M, I, J], weight [O, C / groups, R, P, Q], bias [C] -> y [N, C, D, H, W]; x and y also without N.
+    Kept for backward: x if the gradient of weight is asked for, weight if that of x is; nothing for bias.
+    Read: functional/conv_transpose.py; lecture 002, eq. 2.3 forward, 2.2 and 2.4 backward.
+    """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         more = behind(self, input, output_size)

@@ -28,35 +28,80 @@ def batch_norm_settings(layer: _BatchNorm, input: Tensor) -> tuple[Any, ...]:
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """torch.nn.BatchNorm1d on `manualbp.functional.batch_norm`."""
+    """torch.nn.BatchNorm1d on `manualbp.functional.batch_norm`.
+
+        y = (x - mu) r w + b    mu the mean of a map over the batch, r = 1 / sqrt(its variance + eps)
+        dL/dx = w r (delta - mean(delta) - x^ mean(delta x^))    x^ = (x - mu) r; in evaluation w r delta
+        dL/dw = sum delta x^    dL/db = sum delta
+
+    Shapes: x and y [N, C] or [N, C, H], weight and bias [C].
+    Kept for backward: x, mu and r (in evaluation x for weight's gradient only), weight if that of x is asked for.
+    Read: functional/norm.py; Ioffe and Szegedy 2015, sec. 3.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.batch_norm(input, *batch_norm_settings(self, input))
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d on `manualbp.functional.batch_norm`."""
+    """torch.nn.BatchNorm2d on `manualbp.functional.batch_norm`.
+
+        y = (x - mu) r w + b    mu the mean of a map over the batch, r = 1 / sqrt(its variance + eps)
+        dL/dx = w r (delta - mean(delta) - x^ mean(delta x^))    x^ = (x - mu) r; in evaluation w r delta
+        dL/dw = sum delta x^    dL/db = sum delta
+
+    Shapes: x and y [N, C, H, W], weight and bias [C].
+    Kept for backward: x, mu and r (in evaluation x for weight's gradient only), weight if that of x is asked for.
+    Read: functional/norm.py; Ioffe and Szegedy 2015, sec. 3.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.batch_norm(input, *batch_norm_settings(self, input))
 
 
 class BatchNorm3d(nn.BatchNorm3d):
-    """torch.nn.BatchNorm3d on `manualbp.functional.batch_norm`."""
+    """torch.nn.BatchNorm3d on `manualbp.functional.batch_norm`.
+
+        y = (x - mu) r w + b    mu the mean of a map over the batch, r = 1 / sqrt(its variance + eps)
+        dL/dx = w r (delta - mean(delta) - x^ mean(delta x^))    x^ = (x - mu) r; in evaluation w r delta
+        dL/dw = sum delta x^    dL/db = sum delta
+
+    Shapes: x and y [N, C, D, H, W], weight and bias [C].
+    Kept for backward: x, mu and r (in evaluation x for weight's gradient only), weight if that of x is asked for.
+    Read: functional/norm.py; Ioffe and Szegedy 2015, sec. 3.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.batch_norm(input, *batch_norm_settings(self, input))
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch.nn.LayerNorm on `manualbp.functional.layer_norm`."""
+    """torch.nn.LayerNorm on `manualbp.functional.layer_norm`.
+
+        y = (x - mu) r w + b    mu the mean of a sample's last axes, r = 1 / sqrt(their variance + eps)
+        dL/dx = r (g - mean(g) - x^ mean(g x^))    g = delta w, x^ = (x - mu) r
+        dL/dw = sum delta x^    dL/db = sum delta    over the samples
+
+    Shapes: x and y [..., *normalized_shape], weight and bias [*normalized_shape].
+    Kept for backward: x, mu and r, and weight if the gradient of x is asked for.
+    Read: functional/norm.py; Ba, Kiros and Hinton 2016, sec. 3.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch.nn.GroupNorm on `manualbp.functional.group_norm`."""
+    """torch.nn.GroupNorm on `manualbp.functional.group_norm`.
+
+        y = (x - mu) r w + b    mu the mean of a group of maps of an image, r = 1 / sqrt(its variance + eps)
+        dL/dx = r (g - mean(g) - x^ mean(g x^))    g = delta w, x^ = (x - mu) r
+        dL/dw = sum delta x^    dL/db = sum delta    over the images and positions
+
+    Shapes: x and y [N, C, ...], weight and bias [C].
+    Kept for backward: x, mu and r, and weight if the gradient of x is asked for.
+    Read: functional/norm.py; Wu and He 2018, sec. 3.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

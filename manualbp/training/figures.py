@@ -22,7 +22,7 @@ def curves(history: Sequence[dict[str, float]], title: str, path: Path) -> None:
                 continue
             values = [figures[f"{part}_{name}"] * (100 if name == "accuracy" else 1) for figures in history]
             axes.plot(epochs, values, marker="o" if len(values) < 40 else None, markersize=3, label=label)
-        axes.set(xlabel="epoch", ylabel="cross-entropy" if name == "loss" else "accuracy (%)")
+        axes.set(xlabel="epoch", ylabel=name if name == "loss" else "accuracy (%)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import manualbp.functional as F
-from manualbp.functional.activation.hard import InsideSlope, LeakySlope
+from manualbp.functional.activation.piecewise_linear import InsideSlope, LeakySlope
 from manualbp.functional.adaptive import AdaptiveMean, AdaptiveSpread
 from manualbp.functional.dropout import Thin
 from manualbp.functional.pad import Fold, Pad

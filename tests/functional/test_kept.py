@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 import manualbp.functional as F
 from manualbp.fuse.norm import recorrelated
 from manualbp.fuse.recompute import Recipe
+from manualbp.kernels.geometry import convolution
 
 
 def kept(f: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -159,11 +160,11 @@ def test_norm_activation_and_convolution_keep_the_input_of_the_first(activation:
 def test_a_convolution_that_computes_again_keeps_the_factor_that_is_asked_for() -> None:
     """The kernel frozen: no source; what it is given frozen: no kernel."""
     x, a, s, t, w = inputs((2, 3, 6, 6), (2, 3, 6, 6), (3,), (3,), (4, 3, 3, 3), needed="00000")
-    recipe = Recipe("relu", 1)
+    recipe, g = Recipe("relu", 1), convolution("conv2d", a.shape, w.shape, 1, 0, 1, 1)
     for needed, expected in (("11", data(x, s, t, w)), ("10", data(w)), ("01", data(x, s, t))):
         a.requires_grad_(needed[0] == "1")
         w.requires_grad_(needed[1] == "1")
-        _, saved = kept(lambda: recorrelated("conv2d", a, recipe, (x, s, t), w, None, 1, 0, 1, 1))
+        _, saved = kept(lambda: recorrelated(a, w, None, g, recipe, (x, s, t)))
         assert data(*saved) == expected
 
 

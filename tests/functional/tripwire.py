@@ -6,6 +6,7 @@ Importable without pytest, as the processes of DistributedDataParallel start wit
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import manualbp
-import manualbp.nn as ours
+import manualbp.nn
 from manualbp.functional.conv import Correlate
 from manualbp.kernels import activation
 
@@ -39,20 +40,25 @@ WRONG = {
     "slope": (activation, "sigmoid_slope", twice_the_slope),
     "kernel": (Correlate, "backward", staticmethod(twice_the_kernel)),
 }
+# How many times its gradient each parameter then gets: a slope doubles all that is before it.
+TIMES = {
+    "slope": {"0.weight": 4, "0.bias": 4, "3.weight": 2, "3.bias": 2, "7.weight": 1, "7.bias": 1},
+    "kernel": {"0.weight": 2, "0.bias": 1, "3.weight": 2, "3.bias": 1, "7.weight": 1, "7.bias": 1},
+}
 
 
-def network() -> nn.Sequential:
+def network(layers: ModuleType = manualbp.nn) -> nn.Sequential:
     """Layers that see no other image of the batch."""
     torch.manual_seed(0)
     return nn.Sequential(
-        ours.Conv2d(2, 4, 3, padding=1),
-        ours.Sigmoid(),
-        ours.MaxPool2d(2),
-        ours.Conv2d(4, 4, 2),
-        ours.Sigmoid(),
-        ours.AvgPool2d(2, 1),
+        layers.Conv2d(2, 4, 3, padding=1),
+        layers.Sigmoid(),
+        layers.MaxPool2d(2),
+        layers.Conv2d(4, 4, 2),
+        layers.Sigmoid(),
+        layers.AvgPool2d(2, 1),
         nn.Flatten(),
-        ours.Linear(16, 3),
+        layers.Linear(16, 3),
     ).double()
 
 
@@ -65,11 +71,15 @@ def loss(y: Tensor) -> Tensor:
     return y.square().sum(1).mean()
 
 
-def by_backward(forward: Callable[[nn.Module, Tensor], Tensor]) -> Gradients:
+def by_backward(forward: Callable[[nn.Module, Tensor], Tensor], layers: ModuleType = manualbp.nn) -> Gradients:
     """The parameters' gradients after loss(forward(model, x)).backward()."""
-    model = network()
+    model = network(layers)
     loss(forward(model, images().requires_grad_())).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def plainly(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x)
 
 
 def compiled(backend: str) -> Gradients:
@@ -131,7 +141,7 @@ def _process(rank: int, wrong: str | None, folder: str) -> None:
 
 
 WAYS: dict[str, Callable[[], Gradients]] = {
-    "eager": lambda: by_backward(lambda model, x: model(x)),
+    "eager": lambda: by_backward(plainly),
     "torch.compile, aot_eager": lambda: compiled("aot_eager"),
     "torch.compile, inductor": lambda: compiled("inductor"),
     "torch.func.grad": lambda: functional(whole=True),

@@ -11,15 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import manualbp
-from manualbp.fuse.written import FusedForward
 from manualbp.nn import fused
-from manualbp.training.callbacks import GradientCheck
-from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
-from manualbp.training.data import ImageData
-from manualbp.training.networks import lecture004
-from manualbp.training.sources import digits
 from tests.training import files
 from tests.training.test_devices import TRAIN, TWO
 from tests.training.test_run import WrongSlope
@@ -119,18 +112,3 @@ def test_a_wrong_backward_is_not_trained_with(
     assert error.count("\n") == 1
     assert "gradcheck: the fused network's gradient of g1.weight is not that of its layers apart" in error
     assert not [path for path in Path("fused").rglob("*") if path.is_file()]
-
-
-def test_the_check_disturbs_nothing(tmp_path: Path) -> None:
-    data = ImageData(digits(tmp_path), 32, seed=0)
-    network = lecture004(manualbp.nn, data.shape, 10)
-    manualbp.fuse(network)
-    model = Classifier(network, manualbp.nn.CrossEntropyLoss(), data, {})
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    state = torch.get_rng_state()
-    trainer: Any = type("Trainer", (), {"is_global_zero": True})
-    GradientCheck().on_fit_start(trainer, model)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert isinstance(network, FusedForward)
-    assert all(p.grad is None and p.dtype == torch.float32 for p in model.parameters())

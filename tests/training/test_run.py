@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import manualbp
 import manualbp.nn
+from manualbp.fuse.written import FusedForward
 from manualbp.training.callbacks import GradientCheck
 from manualbp.training.classifier import Classifier
 from manualbp.training.cli import build_parser, main
@@ -118,9 +120,10 @@ def test_optimizers(optimizer: str) -> None:
     assert main(["--epochs", "1", "--optimizer", optimizer]) == 0
 
 
+@pytest.mark.parametrize("backward", ["manualbp", "torch"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-def test_precisions(precision: str) -> None:
-    assert main(["--epochs", "1", "--precision", precision, "--backward", "torch"]) == 0
+def test_precisions(precision: str, backward: str) -> None:
+    assert main(["--epochs", "1", "--precision", precision, "--backward", backward]) == 0
 
 
 def test_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,9 +285,12 @@ def test_a_wrong_backward_is_not_trained_with(
     assert not [path for path in Path("runs").rglob("*") if path.is_file()]
 
 
-def test_the_check_disturbs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fuse", [False, True])
+def test_the_check_disturbs_nothing(fuse: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ImageData(digits(tmp_path), 32, seed=0)
     network = lecture004(manualbp.nn, data.shape, 10)
+    if fuse:
+        manualbp.fuse(network)
     model = Classifier(network, manualbp.nn.CrossEntropyLoss(), data, {})
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -293,5 +299,6 @@ def test_the_check_disturbs_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None and p.dtype == torch.float32 for p in model.parameters())
+    assert isinstance(network, FusedForward) is fuse
     line = "gradcheck: Conv2d, Sigmoid, MaxPool2d, Flatten, Linear, CrossEntropyLoss ok"
     assert capsys.readouterr().out.startswith(line)

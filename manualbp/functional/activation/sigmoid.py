@@ -1,26 +1,28 @@
-"""Activations, each derivative written in the output y, which the next layer keeps anyway.
+"""Activations between two asymptotes.
 
-sigmoid  y = 1 / (1 + exp(-x))   dy/dx = exp(-x) / (1 + exp(-x))^2 = y (1 - y)           (lecture 004, eq. 4.4)
-tanh     y = tanh x              dy/dx = 1 - y^2
-relu     y = max(x, 0)           dy/dx = [y > 0] = sign(y), and 0 at x = 0 as in PyTorch
+sigmoid   y = 1 / (1 + exp(-x))   dy/dx = exp(-x) / (1 + exp(-x))^2 = y (1 - y)        (lecture 004, eq. 4.4)
+tanh      y = tanh x              dy/dx = 1 - y^2
+softsign  y = x / (1 + |x|)       dy/dx = 1 / (1 + |x|)^2                               (Glorot and Bengio 2010)
+                                  d2y/dx2 = -2 sign(x) / (1 + |x|)^3
 
 dL/dx = delta phi'(x), elementwise (lecture 003, eq. 3.2). This product is itself a map of delta and y, with a
-derivative by each, so it is a rule of its own: the Slope. Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
+derivative by each, so it is a rule of its own: the Slope. The first two slopes are written in the output y, which the
+next layer keeps anyway. That of softsign would be (1 - |y|)^2, but where |x| is large the two cancel: x is kept.
+
+Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
 """
 
-from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from manualbp.functional.activation.relu_bits import rectify
 from manualbp.functional.checks import refuse_complex
-from manualbp.functional.rule import ElementwiseRule, Rule, keep, run
+from manualbp.functional.rule import ElementwiseRule, keep, run
 from manualbp.kernels import activation as kernels
 
 
-class Sigmoid(Rule):
+class Sigmoid(ElementwiseRule):
     """y = 1 / (1 + exp(-x)). dL/dx = delta y (1 - y); kept: y."""
 
     @staticmethod
@@ -36,12 +38,6 @@ class Sigmoid(Rule):
         (y,) = ctx.saved_tensors
         return run(SigmoidSlope, delta, y)
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent times the slope."""
-        (y,) = ctx.saved_tensors
-        return run(SigmoidSlope, dx, y)
-
 
 class SigmoidSlope(ElementwiseRule):
     """dx = delta y (1 - y). By delta: eps y (1 - y), the same map. By y: eps delta (1 - 2y)."""
@@ -51,22 +47,12 @@ class SigmoidSlope(ElementwiseRule):
         return kernels.sigmoid_slope(delta, y)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, y = ctx.saved_tensors
         return run(SigmoidSlope, eps, y), eps * delta * (1 - 2 * y)
 
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
-        """The sum of both derivatives."""
-        delta, y = ctx.saved_tensors
-        return run(SigmoidSlope, ddelta, y) + delta * (1 - 2 * y) * dy
 
-
-class Tanh(Rule):
+class Tanh(ElementwiseRule):
     """y = tanh x. dL/dx = delta (1 - y^2); kept: y."""
 
     @staticmethod
@@ -82,12 +68,6 @@ class Tanh(Rule):
         (y,) = ctx.saved_tensors
         return run(TanhSlope, delta, y)
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent times the slope."""
-        (y,) = ctx.saved_tensors
-        return run(TanhSlope, dx, y)
-
 
 class TanhSlope(ElementwiseRule):
     """dx = delta (1 - y^2). By delta: eps (1 - y^2), the same map. By y: -2 eps delta y."""
@@ -97,66 +77,35 @@ class TanhSlope(ElementwiseRule):
         return kernels.tanh_slope(delta, y)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, y = ctx.saved_tensors
         return run(TanhSlope, eps, y), -2 * eps * delta * y
 
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, dy: Tensor) -> Tensor:
-        """The sum of both derivatives."""
-        delta, y = ctx.saved_tensors
-        return run(TanhSlope, ddelta, y) - 2 * delta * y * dy
 
-
-class ReLU(Rule):
-    """y = max(x, 0). dL/dx = delta [y > 0]; kept: y."""
+class Softsign(ElementwiseRule):
+    """y = x / (1 + |x|). dL/dx = delta / (1 + |x|)^2; kept: x."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return torch.relu(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        keep(ctx, output)
+        return x / (x.abs() + 1)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return run(ReLUSlope, delta, y)
+        (x,) = ctx.saved_tensors
+        return run(SoftsignSlope, delta, x)
+
+
+class SoftsignSlope(ElementwiseRule):
+    """dx = delta / (1 + |x|)^2. By delta: the same map of eps. By x: -2 eps delta sign(x) / (1 + |x|)^3."""
 
     @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent where y > 0."""
-        (y,) = ctx.saved_tensors
-        return run(ReLUSlope, dx, y)
-
-
-class ReLUSlope(ElementwiseRule):
-    """dx = delta [y > 0]. By delta: eps [y > 0], the same map. By y: nothing, the slope is constant on each side."""
+    def forward(delta: Tensor, x: Tensor) -> Tensor:
+        return kernels.softsign_slope(delta, x)
 
     @staticmethod
-    def forward(delta: Tensor, y: Tensor) -> Tensor:
-        return kernels.relu_slope(delta, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        _, y = inputs
-        keep(ctx, y)
-
-    @staticmethod
-    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
-        (y,) = ctx.saved_tensors
-        return run(ReLUSlope, eps, y), None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, _: Tensor) -> Tensor:
-        """Linear in delta."""
-        (y,) = ctx.saved_tensors
-        return run(ReLUSlope, ddelta, y)
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
+        delta, x = ctx.saved_tensors
+        return run(SoftsignSlope, eps, x), run(SoftsignSlope, eps * delta, x) * -2 * x.sign() / (1 + x.abs())
 
 
 def sigmoid(input: Tensor) -> Tensor:
@@ -179,13 +128,12 @@ def tanh(input: Tensor) -> Tensor:
     return run(Tanh, input)
 
 
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """torch.nn.functional.relu with a backward pass by hand.
+def softsign(input: Tensor) -> Tensor:
+    """torch.nn.functional.softsign with a backward pass by hand.
 
-    input of any shape and real dtype -> max(input, 0), the same shape. inplace: the values are also written into input,
-    which is returned. Kept for backward: the output; in place, where that would be a copy, a bit a number. Raises
-    TypeError for complex numbers.
-    Source: lecture 003, eq. 3.2; derivation at the head of this file.
+    input of any shape and floating dtype -> input / (1 + |input|), the same shape. Kept for backward: the input, as the
+    slope in the output is a difference of nearly equal numbers. Raises TypeError for complex numbers.
+    Source: Glorot and Bengio 2010; derivation at the head of this file.
     """
-    refuse_complex("relu", input=input)
-    return rectify(input, inf) if inplace else run(ReLU, input)
+    refuse_complex("softsign", input=input)
+    return run(Softsign, input)

@@ -1,32 +1,35 @@
-"""Activations made of straight pieces, and hardswish, which has a parabola between two.
+"""Activations made of straight pieces.
 
 hardtanh     y = min(max(x, low), high)       dy/dx = [low < y < high]                   (Collobert 2004)
 relu6        the same from 0 to 6                                                        (Krizhevsky 2010)
-leaky_relu   y = x above 0, else a x          dy/dx = 1 above, else a                    (Maas et al. 2013)
 hardsigmoid  y = min(max(x + 3, 0), 6) / 6    dy/dx = [-3 < x < 3] / 6                   (Howard et al. 2019)
-hardswish    y = x h, h = hardsigmoid(x)      dy/dx = h + x h'                           (Howard et al. 2019)
-                                              which is x/3 + 1/2 inside (-3, 3), 0 below, 1 above
-                                              d2y/dx2 = [-3 < x < 3] / 3
+leaky_relu   y = x above 0, else a x          dy/dx = 1 above, else a                    (Maas et al. 2013)
+prelu        the same with a trained a, one for all or one a map c                       (He et al. 2015)
+             dL/da[c] = sum_{n,i,j} delta x [x <= 0]
 
 A straight piece has a constant slope: delta times the slope is linear in delta, its own adjoint, and does not depend on
-x. Where two pieces meet PyTorch's slope is taken: 0 at low and high (hardtanh), a at 0 (leaky_relu), 0 at -3 and 3
-(hardsigmoid), 0 at -3 and 1 at 3 (hardswish).
+x. Where two pieces meet PyTorch's slope is taken: 0 at low and high (hardtanh), 0 at -3 and 3 (hardsigmoid), a at 0
+(leaky_relu, prelu).
 
 Letters: x input, y output, a negative slope, delta = dL/dy, eps = dL/d(dx); t a tensor that tells the pieces apart.
 """
 
 from typing import Any
 
+import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional.activation.relu_bits import rectify
-from manualbp.functional.checks import refuse_complex
-from manualbp.functional.rule import ElementwiseRule, Rule, keep, run
+from manualbp.functional.activation.relu import Masked, rectify
+from manualbp.functional.checks import low_precision, refuse_complex, same_kind
+from manualbp.functional.rule import ElementwiseRule, LinearRule, Rule, keep, run
 from manualbp.kernels import activation as kernels
+from manualbp.kernels.bits import packed
+from manualbp.kernels.layout import maps_last
+from manualbp.kernels.transforms import followed
 
 
-class Hardtanh(Rule):
+class Hardtanh(ElementwiseRule):
     """y = min(max(x, low), high). dL/dx = delta [low < y < high]; kept: y."""
 
     @staticmethod
@@ -35,22 +38,16 @@ class Hardtanh(Rule):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
-        _, ctx.low, ctx.high = inputs
+        _, *ctx.ends = inputs
         keep(ctx, output)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None]:
         (y,) = ctx.saved_tensors
-        return run(InsideSlope, delta, y, ctx.low, ctx.high, 1.0), None, None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, *_: None) -> Tensor:
-        """The tangent where low < y < high."""
-        (y,) = ctx.saved_tensors
-        return run(InsideSlope, dx, y, ctx.low, ctx.high, 1.0)
+        return run(InsideSlope, delta, y, *ctx.ends, 1.0), None, None
 
 
-class Hardsigmoid(Rule):
+class Hardsigmoid(ElementwiseRule):
     """y = min(max(x + 3, 0), 6) / 6. dL/dx = delta [-3 < x < 3] / 6; kept: x, as y rounds to 1 before x is 3."""
 
     @staticmethod
@@ -58,22 +55,37 @@ class Hardsigmoid(Rule):
         return T.hardsigmoid(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(InsideSlope, delta, x, -3.0, 3.0, 1 / 6)
 
+
+class HardsigmoidInPlace(Rule):
+    """The same, with y in the place of x; kept: a bit a number. As functional.activation.relu's rule in place."""
+
+    setup_context = staticmethod(torch.autograd.Function.setup_context)  # there is none
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.last = maps_last(x)
+        bits = packed((x > -3) & (x < 3), ctx.last)
+        ctx.mark_dirty(x)
+        keep(ctx, bits)
+        return T.hardsigmoid(x, inplace=True)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (bits,) = ctx.saved_tensors
+        return run(Masked, delta, bits, ctx.last) * (1 / 6)
+
     @staticmethod
     def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """A sixth of the tangent where -3 < x < 3."""
-        (x,) = ctx.saved_tensors
-        return run(InsideSlope, dx, x, -3.0, 3.0, 1 / 6)
+        """A sixth of the tangent where -3 < x < 3, in its own place."""
+        (bits,) = ctx.saved_tensors
+        return dx.copy_(run(Masked, dx, bits, ctx.last) * (1 / 6))
 
 
-class InsideSlope(ElementwiseRule):
+class InsideSlope(LinearRule, ElementwiseRule):
     """dx = slope delta [low < t < high]. By delta: the same map of eps. By t: nothing."""
 
     @staticmethod
@@ -81,23 +93,12 @@ class InsideSlope(ElementwiseRule):
         return kernels.inside_slope(delta, t, low, high, slope)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, t, *ctx.how = inputs
-        keep(ctx, t)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
         (t,) = ctx.saved_tensors
-        return run(InsideSlope, eps, t, *ctx.how), None, None, None, None
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, *_: Any) -> Tensor:
-        """Linear in delta."""
-        (t,) = ctx.saved_tensors
-        return run(InsideSlope, ddelta, t, *ctx.how)
+        return run(InsideSlope, eps, t, *ctx.settings), None, None, None, None
 
 
-class LeakyReLU(Rule):
+class LeakyReLU(ElementwiseRule):
     """y = x where x > 0, else a x. dL/dx = delta, or delta a; kept: y, positive where x is; x if a is negative."""
 
     @staticmethod
@@ -107,22 +108,15 @@ class LeakyReLU(Rule):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
         x, ctx.a = inputs
-        t = output if ctx.a >= 0 else x
-        keep(ctx, t)
+        keep(ctx, output if ctx.a >= 0 else x)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None]:
         (t,) = ctx.saved_tensors
         return run(LeakySlope, delta, t, ctx.a), None
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, _: None) -> Tensor:
-        """The tangent times the slope."""
-        (t,) = ctx.saved_tensors
-        return run(LeakySlope, dx, t, ctx.a)
 
-
-class LeakySlope(ElementwiseRule):
+class LeakySlope(LinearRule, ElementwiseRule):
     """dx = delta where t > 0, else delta a. By delta: the same map of eps. By t: nothing."""
 
     @staticmethod
@@ -130,66 +124,46 @@ class LeakySlope(ElementwiseRule):
         return kernels.leaky_slope(delta, t, a)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
-        _, t, ctx.a = inputs
-        keep(ctx, t)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None, None]:
         (t,) = ctx.saved_tensors
-        return run(LeakySlope, eps, t, ctx.a), None, None
+        return run(LeakySlope, eps, t, *ctx.settings), None, None
+
+
+class PReLU(Rule):
+    """y = x where x > 0, else a x, a one number or [C]. Kept: x and a.
+
+    dL/dx = delta [x > 0] + a delta [x <= 0]        dL/da[c] = sum_{n,i,j} delta x [x <= 0]
+    """
 
     @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, *_: Any) -> Tensor:
-        """Linear in delta."""
-        (t,) = ctx.saved_tensors
-        return run(LeakySlope, ddelta, t, ctx.a)
-
-
-class Hardswish(Rule):
-    """y = x hardsigmoid(x). dL/dx = delta (x/3 + 1/2) inside (-3, 3), 0 below, delta above; kept: x."""
+    def forward(x: Tensor, a: Tensor) -> Tensor:
+        return T.prelu(x, a)
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return T.hardswish(x)
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        x, a = ctx.saved_tensors
+        x_needed, a_needed = ctx.needs_input_grad
+        above = run(LeakySlope, delta, x, 0.0)
+        below = delta - above
+        dx = above + _on_maps(a, x) * below if x_needed else None
+        return dx, _over_maps(below * x, a) if a_needed else None
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return run(HardswishSlope, delta, x)
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent times the slope."""
-        (x,) = ctx.saved_tensors
-        return run(HardswishSlope, dx, x)
+    def tangent(ctx: Any, dx: Tensor, da: Tensor) -> Tensor:
+        """The product rule: dy = dx [x > 0] + a dx [x <= 0] + da x [x <= 0]."""
+        x, a = ctx.saved_tensors
+        above = run(LeakySlope, dx, x, 0.0)
+        return above + _on_maps(a, x) * (dx - above) + _on_maps(da, x) * (x - run(LeakySlope, x, x, 0.0))
 
 
-class HardswishSlope(ElementwiseRule):
-    """dx = delta times the slope. By delta: the same map of eps. By x: eps delta [-3 < x < 3] / 3."""
+def _on_maps(a: Tensor, x: Tensor) -> Tensor:
+    """a as a factor of x: one number, or one for each place of axis 1."""
+    return a.view(()) if a.numel() == 1 else a.view(-1, *[1] * (x.ndim - 2))
 
-    @staticmethod
-    def forward(delta: Tensor, x: Tensor) -> Tensor:
-        return kernels.hardswish_slope(delta, x)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
-    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
-        delta, x = ctx.saved_tensors
-        return run(HardswishSlope, eps, x), run(InsideSlope, eps * delta, x, -3.0, 3.0, 1 / 3)
-
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor) -> Tensor:
-        """The sum of both derivatives."""
-        delta, x = ctx.saved_tensors
-        return run(HardswishSlope, ddelta, x) + run(InsideSlope, delta * dx, x, -3.0, 3.0, 1 / 3)
+def _over_maps(t: Tensor, a: Tensor) -> Tensor:
+    """The adjoint: the sum over all that one number of a is the factor of."""
+    return (t.sum() if a.numel() == 1 else t.movedim(1, 0).flatten(1).sum(1)).view(a.shape)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -236,23 +210,28 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """torch.nn.functional.hardsigmoid with a backward pass by hand.
 
     input of any shape and floating dtype -> min(max(input + 3, 0), 6) / 6, the same shape. At -3 and at 3 the slope is
-    0, as in PyTorch. inplace: the values are also written into input, which is returned. Kept for backward: the input,
-    with inplace a copy of it. Raises TypeError for complex numbers.
+    0, as in PyTorch. inplace: the values are also written into input, which is returned. Kept for backward: the input;
+    in place, where that would be a copy, a bit a number. Raises TypeError for complex numbers.
     Source: Howard et al. 2019, sec. 5.2; derivation at the head of this file.
     """
     refuse_complex("hardsigmoid", input=input)
-    y = run(Hardsigmoid, input.clone() if inplace else input)
-    return input.copy_(y) if inplace else y
+    if not inplace:
+        return run(Hardsigmoid, input)
+    return input.copy_(run(Hardsigmoid, input.clone())) if followed() else run(HardsigmoidInPlace, input)
 
 
-def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """torch.nn.functional.hardswish with a backward pass by hand.
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """torch.nn.functional.prelu with a backward pass by hand.
 
-    input of any shape and floating dtype -> input hardsigmoid(input), the same shape. At -3 the slope is 0, at 3 it is
-    1, as in PyTorch. inplace: the values are also written into input, which is returned. Kept for backward: the input,
-    with inplace a copy of it. Raises TypeError for complex numbers.
-    Source: Howard et al. 2019, sec. 5.2; derivation at the head of this file.
+    input of any shape and floating dtype, weight of one number, or [C] for input [N, C, ...] -> input where it is
+    positive, else weight input, the same shape. At 0 the slope is weight, as in PyTorch. Under autocast both are cast
+    to its dtype. Kept for backward: input and weight. Raises ValueError for a weight of another size, dtype or device,
+    TypeError for complex numbers. Source: He et al. 2015, eq. 1 and 3; derivation at the head of this file.
     """
-    refuse_complex("hardswish", input=input)
-    y = run(Hardswish, input.clone() if inplace else input)
-    return input.copy_(y) if inplace else y
+    input, weight = low_precision(input, weight)
+    same_kind("prelu", input=input, weight=weight)
+    maps = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.numel() not in (1, maps):
+        shapes = f"weight has shape {tuple(weight.shape)} and input {tuple(input.shape)}"
+        raise ValueError(f"prelu: {shapes}; weight must be one number, or one for each of the {maps} places of axis 1")
+    return run(PReLU, input, weight)

@@ -13,6 +13,15 @@ The last two are one formula: y = x s(z), z = a x + b x^3, with z' = a + 3 b x^2
              d2y/dx2 = 2 s' z' + x (s'' z'^2 + s' z'')    with s'' = s' (1 - 2s)
                      = s' (2a + 12 b x^2 + x z'^2 (1 - 2s))
 
+mish         y = x t, t = tanh(softplus x)    t' = (1 - t^2) s(x), as softplus' = s    (Misra 2019)
+             dy/dx   = t + x t'
+             d2y/dx2 = 2 t' + x t''           t'' = -2 t t' s + (1 - t^2) s' = t' (1 - s - 2 t s)
+                     = t' (2 + x (1 - s - 2 t s))
+
+hardswish    y = x h, h = hardsigmoid(x)      dy/dx = h + x h'                         (Howard et al. 2019)
+             which is x/3 + 1/2 inside (-3, 3), 0 below, 1 above; 0 at -3 and 1 at 3, as in PyTorch
+             d2y/dx2 = [-3 < x < 3] / 3
+
 Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
 """
 
@@ -23,9 +32,11 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional.activation.sigmoid import Sigmoid
+from manualbp.functional.activation.exponential import Softplus
+from manualbp.functional.activation.piecewise_linear import InsideSlope
+from manualbp.functional.activation.sigmoid import Sigmoid, Tanh
 from manualbp.functional.checks import refuse_complex
-from manualbp.functional.rule import ElementwiseRule, Rule, keep, run
+from manualbp.functional.rule import ElementwiseRule, keep, run
 from manualbp.kernels import activation as kernels
 
 # The gates s(a x + b x^3): those of SiLU, and of GELU with approximate="tanh".
@@ -33,7 +44,7 @@ SILU = 1.0, 0.0
 GELU_TANH = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
 
 
-class GELU(Rule):
+class GELU(ElementwiseRule):
     """y = x Phi(x). dL/dx = delta (Phi + x phi); kept: x."""
 
     @staticmethod
@@ -41,19 +52,9 @@ class GELU(Rule):
         return T.gelu(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(GELUSlope, delta, x)
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent times the slope."""
-        (x,) = ctx.saved_tensors
-        return run(GELUSlope, dx, x)
 
 
 class GELUSlope(ElementwiseRule):
@@ -64,22 +65,12 @@ class GELUSlope(ElementwiseRule):
         return kernels.gelu_slope(delta, x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, x = ctx.saved_tensors
         return run(GELUSlope, eps, x), eps * delta * run(Gauss, x) * (2 - x * x)
 
-    @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor) -> Tensor:
-        """The sum of both derivatives."""
-        delta, x = ctx.saved_tensors
-        return run(GELUSlope, ddelta, x) + delta * run(Gauss, x) * (2 - x * x) * dx
 
-
-class Gauss(Rule):
+class Gauss(ElementwiseRule):
     """y = phi(x) = exp(-x^2/2) / sqrt(2 pi). dL/dx = -delta x y; kept: x and y."""
 
     @staticmethod
@@ -95,14 +86,8 @@ class Gauss(Rule):
         x, y = ctx.saved_tensors
         return -delta * x * y
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent times the slope."""
-        x, y = ctx.saved_tensors
-        return -dx * x * y
 
-
-class SiLU(Rule):
+class SiLU(ElementwiseRule):
     """y = x s(x). dL/dx = delta s (1 + (1 - s) x); kept: x."""
 
     @staticmethod
@@ -110,22 +95,12 @@ class SiLU(Rule):
         return T.silu(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(GateSlope, delta, x, *SILU)
 
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent times the slope."""
-        (x,) = ctx.saved_tensors
-        return run(GateSlope, dx, x, *SILU)
 
-
-class GELUTanh(Rule):
+class GELUTanh(ElementwiseRule):
     """y = x (1 + tanh u) / 2 = x s(2u). dL/dx = delta s (1 + (1 - s) x z'), z = 2u; kept: x."""
 
     @staticmethod
@@ -133,19 +108,9 @@ class GELUTanh(Rule):
         return T.gelu(x, approximate="tanh")
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        keep(ctx, *inputs)
-
-    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return run(GateSlope, delta, x, *GELU_TANH)
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor) -> Tensor:
-        """The tangent times the slope."""
-        (x,) = ctx.saved_tensors
-        return run(GateSlope, dx, x, *GELU_TANH)
 
 
 class GateSlope(ElementwiseRule):
@@ -156,27 +121,66 @@ class GateSlope(ElementwiseRule):
         return kernels.gate_slope(delta, x, a, b)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        delta, x, *ctx.gate = inputs
-        keep(ctx, delta, x)
-
-    @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
-        delta, x = ctx.saved_tensors
-        return run(GateSlope, eps, x, *ctx.gate), eps * delta * _curvature(x, *ctx.gate), None, None
+        (delta, x), (a, b) = ctx.saved_tensors, ctx.settings
+        square = x * x
+        s, dz = run(Sigmoid, x * (a + b * square)), a + 3 * b * square
+        curvature = s * (1 - s) * (2 * a + 12 * b * square + x * dz * dz * (1 - 2 * s))
+        return run(GateSlope, eps, x, a, b), eps * delta * curvature, None, None
+
+
+class Mish(ElementwiseRule):
+    """y = x t, t = tanh(softplus x). dL/dx = delta (t + x t'); kept: x."""
 
     @staticmethod
-    def tangent(ctx: Any, ddelta: Tensor, dx: Tensor, *_: None) -> Tensor:
-        """The sum of both derivatives."""
+    def forward(x: Tensor) -> Tensor:
+        return T.mish(x)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(MishSlope, delta, x)
+
+
+class MishSlope(ElementwiseRule):
+    """dx = delta (t + x t'). By delta: the same map of eps. By x: eps delta t' (2 + x (1 - s - 2 t s))."""
+
+    @staticmethod
+    def forward(delta: Tensor, x: Tensor) -> Tensor:
+        return kernels.mish_slope(delta, x)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
         delta, x = ctx.saved_tensors
-        return run(GateSlope, ddelta, x, *ctx.gate) + delta * _curvature(x, *ctx.gate) * dx
+        s, t = run(Sigmoid, x), run(Tanh, run(Softplus, x, 1.0, 20.0))
+        curvature = (1 - t * t) * s * (2 + x * (1 - s - 2 * t * s))
+        return run(MishSlope, eps, x), eps * delta * curvature
 
 
-def _curvature(x: Tensor, a: float, b: float) -> Tensor:
-    """d2y/dx2 = s (1 - s) (2a + 12 b x^2 + x z'^2 (1 - 2s)), of rules and arithmetic."""
-    square = x * x
-    s, dz = run(Sigmoid, x * (a + b * square)), a + 3 * b * square
-    return s * (1 - s) * (2 * a + 12 * b * square + x * dz * dz * (1 - 2 * s))
+class Hardswish(ElementwiseRule):
+    """y = x hardsigmoid(x). dL/dx = delta (x/3 + 1/2) inside (-3, 3), 0 below, delta above; kept: x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return T.hardswish(x)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return run(HardswishSlope, delta, x)
+
+
+class HardswishSlope(ElementwiseRule):
+    """dx = delta times the slope. By delta: the same map of eps. By x: eps delta [-3 < x < 3] / 3."""
+
+    @staticmethod
+    def forward(delta: Tensor, x: Tensor) -> Tensor:
+        return kernels.hardswish_slope(delta, x)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, Tensor]:
+        delta, x = ctx.saved_tensors
+        return run(HardswishSlope, eps, x), run(InsideSlope, eps * delta, x, -3.0, 3.0, 1 / 3)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -203,4 +207,30 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """
     refuse_complex("silu", input=input)
     y = run(SiLU, input.clone() if inplace else input)
+    return input.copy_(y) if inplace else y
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """torch.nn.functional.mish with a backward pass by hand.
+
+    input of any shape and floating dtype -> input tanh(softplus(input)), the same shape. inplace: the values are also
+    written into input, which is returned. Kept for backward: the input, with inplace a copy of it, as the output takes
+    most of its negative values twice. Raises TypeError for complex numbers.
+    Source: Misra 2019; derivation at the head of this file.
+    """
+    refuse_complex("mish", input=input)
+    y = run(Mish, input.clone() if inplace else input)
+    return input.copy_(y) if inplace else y
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """torch.nn.functional.hardswish with a backward pass by hand.
+
+    input of any shape and floating dtype -> input hardsigmoid(input), the same shape. At -3 the slope is 0, at 3 it is
+    1, as in PyTorch. inplace: the values are also written into input, which is returned. Kept for backward: the input,
+    with inplace a copy of it. Raises TypeError for complex numbers.
+    Source: Howard et al. 2019, sec. 5.2; derivation at the head of this file.
+    """
+    refuse_complex("hardswish", input=input)
+    y = run(Hardswish, input.clone() if inplace else input)
     return input.copy_(y) if inplace else y
