@@ -216,7 +216,7 @@ def test_a_tensor_counts_once() -> None:
 
 
 def test_a_forward_of_its_own_and_a_layer_without_a_rule() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), Block(), nn.RReLU().eval(), nn.Dropout(), nn.ReLU(inplace=True))
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Block(), nn.RReLU(), nn.Dropout(), nn.ReLU(inplace=True))
     receipt = manualbp.memory(model, torch.randn(2, 3, 5, 5))
     image, reasons = 2 * 4 * 5 * 5 * FLOAT, why(receipt)
     assert {row.path: row.kind for row in receipt.rows}["1"] == "Block"
@@ -226,7 +226,7 @@ def test_a_forward_of_its_own_and_a_layer_without_a_rule() -> None:
     assert reasons[""] == "a bit a number: what the slope is"
     assert numbers(receipt)["1.norm"] == apart(image + 2 * 4 * FLOAT)
     assert reasons["1.norm"] == "input, for its distance from the mean; mean and deviation"
-    assert reasons["2"] == "PyTorch's own, manualbp has no RReLU: input"
+    assert reasons["2"] == "PyTorch's own, manualbp has no RReLU: 2x4x5x5 float32, neither input nor output; input"
     assert reasons["3"] == "the noise"
     assert reasons["4"] == "a bit a number: what the slope is"
     model.eval()

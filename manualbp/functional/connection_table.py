@@ -84,8 +84,7 @@ class ScatterKernels(LinearRule):
 
     @staticmethod
     def forward(weight: Tensor, o: Tensor, c: Tensor, table: Table) -> Tensor:
-        w = kernels.scatter(weight, o, c, table)
-        return w.view(w.shape)  # PyTorch 2.11 compiles a rule that ends in place to one without a gradient
+        return kernels.scatter(weight, o, c, table)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:

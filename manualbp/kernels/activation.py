@@ -27,12 +27,12 @@ def sigmoid_slope(delta: Tensor, y: Tensor) -> Tensor:
 def tanh_slope(delta: Tensor, y: Tensor) -> Tensor:
     """delta (1 - y^2) as u - u y with u = delta (1 + y), in u's own memory."""
     delta = laid_out(delta, maps_last(y))
-    return _less_times(delta + delta * y if torch.compiler.is_compiling() else torch.addcmul(delta, delta, y), y)
+    return _less_times(torch.addcmul(delta, delta, y), y)
 
 
 def _less_times(u: Tensor, y: Tensor) -> Tensor:
-    """u - u y, in u's own memory; torch.compile fuses it anyway, and PyTorch 2.13 fails there on an addcmul."""
-    return u - u * y if torch.compiler.is_compiling() else u.addcmul_(u, y, value=-1)
+    """u - u y, in u's own memory."""
+    return u.addcmul_(u, y, value=-1)
 
 
 def relu_slope(delta: Tensor, y: Tensor) -> Tensor:

@@ -75,8 +75,6 @@ def _maps_last(x: Tensor, delta: Tensor, g: Geometry, images: int) -> Tensor:
     dw = piece(0)
     for n in range(images, N, images):
         dw = dw.add_(piece(n))
-    # The cast stands before the last operation: PyTorch 2.11 compiles a rule that ends in a cast to its own dtype to
-    # zeros.
     return dw.to(x.dtype).reshape(O, *g.w_size, C).movedim(-1, 1)
 
 
