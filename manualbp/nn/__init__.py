@@ -10,21 +10,18 @@ from manualbp.nn.activation import (
     ELU,
     GELU,
     SELU,
-    Dropout,
     Hardshrink,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
     LeakyReLU,
     LogSigmoid,
-    LogSoftmax,
     Mish,
     PReLU,
     ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
-    Softmax,
     Softplus,
     Softshrink,
     Softsign,
@@ -33,6 +30,7 @@ from manualbp.nn.activation import (
 )
 from manualbp.nn.connected import LENET5_C3, ConnectedConv2d, random_connections
 from manualbp.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, TrueConv2d
+from manualbp.nn.dropout import Dropout
 from manualbp.nn.linear import Linear
 from manualbp.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from manualbp.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
@@ -47,6 +45,7 @@ from manualbp.nn.pool import (
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
+from manualbp.nn.softmax import LogSoftmax, Softmax
 
 __all__ = [
     "CELU",
