@@ -71,7 +71,6 @@ def test_unfuse_gives_back_exactly_what_was(name: str) -> None:
     fused(model)
     assert all(a is b for a, b in zip(objects, [*model.parameters(), *model.buffers(), *model.modules()], strict=True))
     assert (list(model.state_dict()), repr(model)) == (layout, printed)
-    manualbp.restore(make(name))
     report = manualbp.unfuse(model)
     assert [row.remark for row in report.rows] == ["unfused"]
     assert [(path, kind, list(held.items())) for path, kind, held in contents(model)] == [

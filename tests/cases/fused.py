@@ -153,6 +153,7 @@ ACTIVATION_MAX_POOL2D = [
         ("relu", "overlap", (2, 2, 7, 6), (3, 2, 1), {}),
         ("sigmoid", "dilation", (1, 2, 8, 7), ((3, 2), (2, 1), 0, (2, 3)), {}),
         ("relu", "unbatched", (2, 6, 5), (2,), {}),
+        ("relu6", "tiles", (2, 2, 6, 40), (2,), {}),
     ]
 ]
 

@@ -13,8 +13,8 @@ from tests.cases.make import ORACLES, Case, Make, fixed, normal, together
 def affine(y: Tensor, w: Tensor | None, b: Tensor | None, first: int) -> Tensor:
     """y w + b for w or b alone, of whose axes the first is y's axis `first`.
 
-    With a bias alone PyTorch's functions lack a second derivative (group norm in 2.11 the first one, too); with a
-    weight alone their jacrev of jacrev is wrong.
+    With a bias alone PyTorch's functions lack a second derivative; with a weight alone their jacrev of jacrev is
+    wrong.
     """
     last = y.ndim - first
     w, b = (t if t is None else t.reshape(*t.shape, *[1] * (last - t.ndim)) for t in (w, b))

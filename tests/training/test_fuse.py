@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manualbp.nn import fused
+from manualbp.fuse import rewrite
 from manualbp.training.cli import main
 from tests.training import files
 from tests.training.test_devices import TRAIN, TWO
@@ -105,7 +105,7 @@ def test_a_wrong_backward_is_not_trained_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each layer is right; what runs in place of two is not."""
-    monkeypatch.setattr(fused, "activated_pool", wrong_pool)
+    monkeypatch.setattr(rewrite, "activated_pool", wrong_pool)
     assert main(["--epochs", "1"]) == 0
     assert main(["--epochs", "1", "--fuse", "--output-dir", "fused"]) == 2
     error = capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import manualbp.nn
-from manualbp.training import UserError, autograd
+from manualbp.training import UserError, torch_layers
 from manualbp.training.networks import ACTIVATIONS, NETWORKS, POOLINGS, SquaredError, block, caltech, lecture004, mlp
 
 
@@ -42,7 +42,7 @@ def shape_for(name: str) -> tuple[int, int, int]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_both_backwards_start_from_the_same_weights(name: str) -> None:
     states = []
-    for layers in (autograd, manualbp.nn):
+    for layers in (torch_layers, manualbp.nn):
         torch.manual_seed(3)
         states.append(NETWORKS[name](layers, shape_for(name), 10).state_dict())
     assert states[0].keys() == states[1].keys()
@@ -51,7 +51,7 @@ def test_both_backwards_start_from_the_same_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_are_of_the_kinds_asked_for(name: str) -> None:
-    for layers in (autograd, manualbp.nn):
+    for layers in (torch_layers, manualbp.nn):
         for activation, of_class in ACTIVATIONS.items():
             network = NETWORKS[name](layers, shape_for(name), 10, activation)
             kinds = {type(layer) for layer in network}
@@ -73,7 +73,7 @@ def test_the_perceptron_starts_near_the_mean_of_its_targets() -> None:
     assert 0.05 < yhat.mean() < 0.2
 
 
-@pytest.mark.parametrize("layers", [autograd, manualbp.nn])
+@pytest.mark.parametrize("layers", [torch_layers, manualbp.nn])
 def test_squared_error_is_equation_3_1(layers: ModuleType) -> None:
     yhat = torch.tensor([[0.5, 0.1, 0.2], [0.0, 0.3, 1.0]], requires_grad=True)
     loss = SquaredError(layers)(yhat, torch.tensor([0, 1]))
