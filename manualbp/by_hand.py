@@ -27,7 +27,7 @@ class by_hand(ContextDecorator, TorchFunctionMode):  # noqa: N801 it is called l
     It may be nested, and ends where the block ends, by an exception, too. It holds for the thread that entered it.
     The backward pass may run outside: the graph remembers the rules. torch.compile may stand inside or outside, and
     the compiled code is by hand if the context was entered at the call; it does not warn. One thing is out of reach:
-    PyTorch's l1_loss loses its argument `weight` on the way to any such context (2.11 to 2.15); call
+    PyTorch's l1_loss loses its argument `weight` on the way to any such context (2.14, 2.15); call
     manualbp.functional.l1_loss there.
     """
 

@@ -100,7 +100,7 @@ def memory(model: nn.Module, x: Tensor) -> Receipt:
     result holds, each for the innermost module that was running when it was first kept; what is kept by other means
     than autograd's saved tensors, as checkpoints do, is not seen. What layers keep that are run together counts for the
     one that the step stands for; a function in a fused forward counts for the outermost module that `fuse` could
-    follow. A layer of manualbp.nn that torch.nn has not, and what a forward calls in manualbp.functional, is by hand
+    follow. A layer of manualbp.nn that torch.nn lacks, and what a forward calls in manualbp.functional, is by hand
     all ways.
 
     Raises TypeError where model is no torch.nn.Module or x no tensor, ValueError where nothing that the model returns

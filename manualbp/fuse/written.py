@@ -18,11 +18,8 @@ from manualbp.convert import ForwardByHand, Fused
 from manualbp.fuse.trace import has_hooks
 
 WRITTEN = "_manualbp_fused"  # in a fused module's __dict__: a Written for each mode
-# A layer's settings that decide what it is taken together with.
-SETTINGS = (
-    *("inplace", "padding_mode", "approximate", "return_indices"),
-    *("kernel_size", "stride", "padding", "dilation", "ceil_mode", "divisor_override"),
-)
+# A layer's settings that decide what it is taken together with; the others are asked for when it runs.
+SETTINGS = "inplace", "padding_mode", "approximate", "return_indices", "padding", "ceil_mode", "divisor_override"
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,6 @@ class Part:
     def __reduce__(self) -> Any:
         before, kind = taken_apart(self.kind)  # a class that `convert` made cannot be pickled
         return _part, (before, kind, self.__dict__ | {"kind": None})
-
-    def holds(self, m: Any) -> bool:
-        return (
-            type(m) is self.kind
-            and not (self.bypassed and (m.training is not self.training or has_hooks(m)))
-            and (self.children is None or tuple(m._modules) == self.children)
-            and all(m.__dict__.get(name) == value for name, value in self.settings)
-        )
 
 
 def _part(before: list[type], kind: type, fields: dict[str, Any]) -> Part:
@@ -98,12 +87,18 @@ class Written:
         """Whether the module is as it was when its forward was traced: a look at the modules that this one replaces."""
         if torch_module._has_any_global_hook() or tuple(root._modules) != self.children:
             return False
-        found: list[Any] = [root]
+        inside: list[Any] = [root._modules]  # of the root and of each part
         for part in self.parts:
-            m = found[part.parent]._modules.get(part.name)
-            if not part.holds(m):
+            m = inside[part.parent].get(part.name)
+            if type(m) is not part.kind or (part.bypassed and (m.training is not part.training or has_hooks(m))):
                 return False
-            found.append(m)
+            modules, own = m._modules, m.__dict__
+            if part.children is not None and tuple(modules) != part.children:
+                return False
+            for name, value in part.settings:
+                if own.get(name) != value:
+                    return False
+            inside.append(modules)
         return True
 
 

@@ -80,7 +80,7 @@ class TrueConv2d(Conv2d):
         return F.convolve(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
-def behind(layer: Any, input: Tensor, output_size: list[int] | None) -> list[int]:
+def output_padding(layer: Any, input: Tensor, output_size: list[int] | None) -> list[int]:
     """The output padding that leads to `output_size`, by torch.nn's own reckoning; without one that of the layer."""
     if layer.padding_mode != "zeros":
         raise ValueError(f"{type(layer).__name__}: padding_mode = {layer.padding_mode!r}; it must be 'zeros'")
@@ -101,7 +101,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        more = behind(self, input, output_size)
+        more = output_padding(self, input, output_size)
         how = self.stride, self.padding, more, self.groups, self.dilation
         return F.conv_transpose1d(input, self.weight, self.bias, *how)  # pyright: ignore[reportArgumentType]
 
@@ -118,7 +118,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        more = behind(self, input, output_size)
+        more = output_padding(self, input, output_size)
         how = self.stride, self.padding, more, self.groups, self.dilation
         return F.conv_transpose2d(input, self.weight, self.bias, *how)  # pyright: ignore[reportArgumentType]
 
@@ -135,6 +135,6 @@ class ConvTranspose3d(nn.ConvTranspose3d):
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        more = behind(self, input, output_size)
+        more = output_padding(self, input, output_size)
         how = self.stride, self.padding, more, self.groups, self.dilation
         return F.conv_transpose3d(input, self.weight, self.bias, *how)  # pyright: ignore[reportArgumentType]
