@@ -9,7 +9,6 @@ import torchvision
 from torch import Tensor, nn
 
 import manualbp
-import manualbp.nn as by_hand
 from manualbp.training.networks import lecture004
 from manualbp.training.vision import network_of
 from tests.test_convert import Block, contents
@@ -230,13 +229,6 @@ def test_a_forward_of_its_own_and_a_layer_without_a_rule() -> None:
     assert reasons["4"] == "a bit a number: what the slope is"
     model.eval()
     assert why(manualbp.memory(model, torch.randn(2, 3, 5, 5)))["3"] == "nothing: it hands its input on"
-
-
-def test_layers_that_torch_nn_lacks_are_by_hand_all_ways() -> None:
-    receipt = manualbp.memory(by_hand.TrueConv2d(3, 4, 3), torch.randn(2, 3, 5, 5, requires_grad=True))
-    (row,) = receipt.rows
-    assert numbers(receipt)[""] == apart(4 * 3 * 9 * FLOAT)
-    assert row.why.startswith("by hand all ways: input, for the weight's gradient (x itself); the rotated kernel")
 
 
 def test_model_input_and_random_state_stay_as_they_are() -> None:

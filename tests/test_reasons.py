@@ -7,7 +7,7 @@ from torch import nn
 import manualbp
 import manualbp.nn as by_hand
 from manualbp.reasons import WHY
-from tests.test_memory import why
+from tests.test_memory import FLOAT, apart, numbers, why
 
 
 def test_every_reason_is_one_of_a_layer() -> None:
@@ -41,3 +41,10 @@ def test_reasons(layer: nn.Module, expected: str) -> None:
     """Behind a convolution, whose output nobody keeps but this layer."""
     model = nn.Sequential(nn.Conv2d(4, 4, 1), layer)
     assert why(manualbp.memory(model, torch.rand(2, 4, 8, 8)))["1"] == expected
+
+
+def test_layers_that_torch_nn_lacks_are_by_hand_all_ways() -> None:
+    receipt = manualbp.memory(by_hand.TrueConv2d(3, 4, 3), torch.randn(2, 3, 5, 5, requires_grad=True))
+    (row,) = receipt.rows
+    assert numbers(receipt)[""] == apart(4 * 3 * 9 * FLOAT)
+    assert row.why.startswith("by hand all ways: input, for the weight's gradient (x itself); the rotated kernel")
