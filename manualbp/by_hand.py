@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from contextlib import ContextDecorator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class by_hand(ContextDecorator, TorchFunctionMode):  # noqa: N801 it is called l
         return y
 
 
-@cache  # PyTorch changes the filters of warnings time and again, and Python then forgets what it has shown
+@lru_cache(1024)  # PyTorch changes the filters of warnings time and again, and Python then forgets what it has shown
 def _warn(func: Callable[..., Any], reason: str) -> None:
     """Name the function and the reason, once."""
     name = resolve_name(func) or func.__name__
