@@ -92,7 +92,7 @@ def test_a_fault_is_told_once(tmp_path: Path) -> None:
         f"sys.path.insert(0, {str(TRAIN.parent)!r})\n"
         "import manualbp.nn\n"
         "from manualbp.training.cli import main\n"
-        "from tests.training.test_run import Sigmoid\n"
+        "from tests.training.test_check import Sigmoid\n"
         "manualbp.nn.Sigmoid = Sigmoid\n"
         "sys.exit(main())\n"
     )

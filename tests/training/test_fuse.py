@@ -14,8 +14,8 @@ from torch import Tensor
 from manualbp.fuse import rewrite
 from manualbp.training.cli import main
 from tests.training import files
+from tests.training.test_check import WrongSlope
 from tests.training.test_devices import TRAIN, TWO
-from tests.training.test_run import WrongSlope
 
 RESNET = ["--data", "folder", "--data-dir", "tree", "--lr", "0.01", "--network", "resnet18", "--stem", "3x3"]
 
