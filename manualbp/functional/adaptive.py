@@ -21,13 +21,15 @@ Shapes: x [N, C, H, W]; y, delta and index [N, C, I, J]; eps = dL/d(dx).
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from manualbp.functional.checks import refuse_complex
+from manualbp.functional.checks import require_floating, require_real
 from manualbp.functional.pool import Put, Take
 from manualbp.functional.rule import LinearRule, Rule, keep, run
 from manualbp.kernels import adaptive as kernels
 from manualbp.kernels.adaptive import Windows
+from manualbp.kernels.layout import maps_last
 
 Extents = int | None | Sequence[int | None]
 
@@ -35,7 +37,7 @@ Extents = int | None | Sequence[int | None]
 def _windows(x: Tensor, I: int, J: int) -> Windows:
     """The windows, from inside of a rule: torch.compile knows no extents of any size there but those of its tensors."""
     H, W = x.shape[2:]
-    return Windows((H, W), (I, J))
+    return Windows((H, W), (I, J), maps_last(x))
 
 
 class AdaptiveMean(LinearRule):
@@ -65,7 +67,8 @@ class AdaptiveSpread(LinearRule):
     @staticmethod
     def backward(ctx: Any, eps: Tensor) -> tuple[Tensor, None]:
         (windows,) = ctx.settings
-        return run(AdaptiveMean, eps, *windows.y_size), None
+        ddelta = run(AdaptiveMean, eps, *windows.y_size)
+        return ddelta if eps.numel() else torch.zeros_like(ddelta), None  # dx held no numbers
 
 
 class AdaptiveMax(Rule):
@@ -102,10 +105,10 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Extents) -> Tensor:
     one window the gradient is one number a map, expanded. Raises ValueError for shapes and extents that do not fit,
     TypeError for complex numbers. Source: lecture 001, eq. 1.7; derivation at the head of this file.
     """
-    I, J = _extents("adaptive_avg_pool2d", input, output_size)
+    I, J = _extents("adaptive_avg_pool2d", input, output_size, -2)  # one mean of no pixels is no number
     batched = input.ndim == 4
-    y = run(AdaptiveMean, input if batched else input.unsqueeze(0), I, J)
-    return y if batched else y.squeeze(0)
+    y = run(AdaptiveMean, input if batched else input.unsqueeze(1), I, J)  # C maps alone, of which there may be none
+    return y if batched else y.squeeze(1)
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Extents, return_indices: bool = False) -> Any:
@@ -118,24 +121,29 @@ def adaptive_max_pool2d(input: Tensor, output_size: Extents, return_indices: boo
     not fit, TypeError for complex numbers.
     Source: lecture 001, eq. 1.6; lecture 004, eq. 4.8; derivation at the head of this file.
     """
-    I, J = _extents("adaptive_max_pool2d", input, output_size)
+    I, J = _extents("adaptive_max_pool2d", input, output_size, 1)
     batched = input.ndim == 4
-    y, index = run(AdaptiveMax, input if batched else input.unsqueeze(0), I, J)
+    y, index = run(AdaptiveMax, input if batched else input.unsqueeze(1), I, J)
     if not batched:
-        y, index = y.squeeze(0), index.squeeze(0)
+        y, index = y.squeeze(1), index.squeeze(1)
     return (y, index) if return_indices else y
 
 
-def _extents(op: str, x: Tensor, output_size: Extents) -> tuple[int, int]:
-    """The numbers of windows (I, J), or a refusal naming `op`."""
-    refuse_complex(op, input=x)
-    if x.ndim not in (3, 4) or 0 in x.shape[-3:]:
-        raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C, H, W] or [C, H, W], C, H, W not 0")
-    if not x.is_floating_point():
-        raise TypeError(f"{op}: input is {x.dtype}; it must be of a floating dtype")
+def _extents(op: str, x: Tensor, output_size: Extents, least: int) -> tuple[int, int]:
+    """The numbers of windows (I, J), or a refusal naming `op`; the axes from `least` on must not be empty.
+
+    But of no pixels PyTorch takes a single mean.
+    """
+    require_real(op, input=x)
+    require_floating(op, input=x)
     extents = (output_size,) * 2 if output_size is None or isinstance(output_size, int) else tuple(output_size)
     if len(extents) != 2 or any(extent is not None and extent < 0 for extent in extents):
         raise ValueError(f"{op}: output_size = {output_size!r}; it must be one extent or two, none below 0")
+    one_mean = least == -2 and extents == (1, 1)
+    if x.ndim not in (3, 4) or (0 in x.shape[least:] and not one_mean):
+        raise ValueError(
+            f"{op}: input has shape {list(x.shape)}; it must be [N, C, H, W] or [C, H, W], all but the first not 0"
+        )
     H, W = x.shape[-2:]
     I, J = extents
     return H if I is None else I, W if J is None else J

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional.checks import low_precision, same_kind
+from manualbp.functional.checks import dense_dtype, low_precision, require_floating, require_tensors
 from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, batched, over_all_but_maps
 from manualbp.functional.rule import LinearRule, Rule, evaluate, keep, kept, run
 from manualbp.kernels import connect as kernels
@@ -118,20 +118,23 @@ def connected_conv2d(
 ) -> Tensor:
     """`conv2d` under a connection table: with the dense kernel `scatter_kernels(weight, o, c, maps)`.
 
-    input [N, C groups, H, W] or [C groups, H, W], weight [K, P, Q], bias [O], all of one real dtype (under autocast:
-    cast to its dtype); o and c [K] int64, the output and the input map of each kernel; maps = (O, C), C the input maps
-    of one group -> [N, O, I, J] or [O, I, J]. distinct: no two kernels have the same maps, which is a promise, and
-    faster for large tables. The other arguments are those of `conv2d`. Kept for backward: input if the gradient of
-    weight is asked for, the dense kernel if that of input is, and o and c. Raises as `conv2d` and `scatter_kernels`.
+    input [N, C groups, H, W] or [C groups, H, W], weight [K, P, Q], bias [O], all of one dtype, floating or int64,
+    (under autocast: cast to its dtype); o and c [K] int64, the output and the input map of each kernel; maps = (O, C),
+    C the input maps of one group -> [N, O, I, J] or [O, I, J]. distinct: no two kernels have the same maps, which is a
+    promise, and faster for large tables. The other arguments are those of `conv2d`. Kept for backward: input if the
+    gradient of weight is asked for, the dense kernel if that of input is, and o and c. Raises as `conv2d` and
+    `scatter_kernels`.
     Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
     op = "connected_conv2d"
-    x, weight, b = low_precision(input, weight, bias)
-    same_kind(op, input=x, weight=weight, bias=b)
+    x, weight, b = low_precision(op, input=input, weight=weight, bias=bias)
+    require_floating(op, torch.int64, input=x)
+    require_tensors(op, o=o, c=c)
     _fitting(op, weight, o, c)
     g = convolution(op, x.shape, (*maps, *weight.shape[1:]), stride, padding, dilation, groups, b)
     table = Table(*maps, distinct)
-    y, _ = _within(op, table, o, c, ConnectedCorrelate, batched(x, g.x_size), weight, o, c, b, g, table)
+    images = batched(x, g.x_size)
+    y, _ = _within(op, table, o, c, ConnectedCorrelate, images, weight, o, c, b, g.of(images), table)
     return y if input.ndim == 4 else y.squeeze(0)
 
 
@@ -144,6 +147,8 @@ def scatter_kernels(weight: Tensor, o: Tensor, c: Tensor, maps: tuple[int, int])
     where o or c is not int64.
     Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
+    dense_dtype("scatter_kernels", "weight", weight)
+    require_tensors("scatter_kernels", o=o, c=c)
     _fitting("scatter_kernels", weight, o, c)
     table = Table(*maps, distinct=False)
     return _within("scatter_kernels", table, o, c, ScatterKernels, weight, o, c, table)
@@ -155,6 +160,7 @@ def gather_kernels(w: Tensor, o: Tensor, c: Tensor) -> Tensor:
     w [O, C, P, Q] of any dtype, o and c [K] int64 as for `scatter_kernels` -> [K, P, Q]. Kept for backward: o and c.
     Raises as `scatter_kernels`. Source: lecture 001, eq. 1.3; derivation at the head of this file.
     """
+    require_tensors("gather_kernels", w=w, o=o, c=c)
     _places("gather_kernels", o, c)
     if w.ndim != 4:
         raise ValueError(f"gather_kernels: w has shape {list(w.shape)}; it must be [O, C, P, Q]")

@@ -26,13 +26,15 @@ three D, R and M before them. Letters: kernels.geometry.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from manualbp.functional.checks import low_precision, same_kind
+from manualbp.functional.checks import low_precision, require_floating, same_kind
 from manualbp.functional.pad import pad
 from manualbp.functional.rule import BilinearRule, run
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry, Size, convolution, per_axis
+from manualbp.kernels.layout import laid_out
 
 
 class Correlate(BilinearRule):
@@ -52,6 +54,8 @@ class Correlate(BilinearRule):
         (x, w), (g,) = ctx.saved_tensors, ctx.settings
         x_needed, w_needed, b_needed, _ = ctx.needs_input_grad
         dx = run(FullConvolve, delta, w, None, g) if x_needed else None
+        if dx is not None:
+            dx = laid_out(dx, g.last and 1 in delta.shape)  # one number a map, or one map, shows PyTorch no layout
         dw = run(KernelGradient, x, delta, g) if w_needed else None
         db = over_all_but_maps(delta) if b_needed else None
         return dx, dw, db, None
@@ -113,8 +117,17 @@ def batched(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def correlated(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
     """A layer: y = correlate(x, w) + b, of one image or a batch, with the odd pixel of uneven "same" padding."""
-    y = run(Correlate, batched(x, g.x_size), w, b, g)
+    images = batched(x, g.x_size)
+    if images.shape[1]:
+        y = run(Correlate, images, w, b, g.of(images, w))
+    else:  # of no maps PyTorch makes none, whatever O is
+        y = of_no_numbers((images.shape[0], 0, *g.y_size), images, w, b)
     return y if x.ndim == len(g.x_size) + 2 else y.squeeze(0)
+
+
+def of_no_numbers(size: Sequence[int], x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    """An output that holds no numbers, so that nothing has a gradient but 0."""
+    return (x.sum() + w.sum() + (0 if b is None else b.sum())) * x.new_zeros(size)
 
 
 def _images(op: str, name: str, t: Tensor, maps: int | None = None) -> None:
@@ -127,18 +140,19 @@ def _images(op: str, name: str, t: Tensor, maps: int | None = None) -> None:
 def correlate(x: Tensor, w: Tensor, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1) -> Tensor:
     """Cross-correlation: the kernel slid over the image, without bias.
 
-    x [N, C, H, W], w [O, C / groups, P, Q] of one real dtype -> [N, O, I, J] with
-    I = floor((H + 2 padding - dilation (P - 1) - 1) / stride) + 1. Kept for backward: x if the gradient of w is asked
-    for, w if that of x is. Raises ValueError for shapes, strides ... that do not fit, TypeError for complex numbers.
-    Source: lecture 002, eq. 2.2, without the rotation; with hand-made kernels (blur, edges) lecture 004, eq. 4.9;
-    derivation at the head of this file.
+    x [N, C, H, W], w [O, C / groups, P, Q] of one dtype, floating or int64 -> [N, O, I, J] with I = floor((H + 2
+    padding - dilation (P - 1) - 1) / stride) + 1. Kept for backward: x if the gradient of w is asked for, w if that of
+    x is. Raises ValueError for shapes, strides ... that do not fit, TypeError for complex numbers. Source: lecture 002,
+    eq. 2.2, without the rotation; with hand-made kernels (blur, edges) lecture 004, eq. 4.9; derivation at the head of
+    this file.
     """
     op = "correlate"
     same_kind(op, x=x, w=w)
+    require_floating(op, torch.int64, x=x)
     _images(op, "x", x)
     padding = per_axis(op, "padding", padding, 2, 0)  # in numbers: "same" may be that of another image
     g = convolution(op, x.shape, w.shape, stride, padding, dilation, groups)
-    return run(Correlate, x, w, None, g)
+    return run(Correlate, x, w, None, g.of(x, w))
 
 
 def full_convolve(
@@ -152,20 +166,21 @@ def full_convolve(
 ) -> Tensor:
     """Full convolution: the rotated kernel slid over the zero-padded delta, the adjoint of `correlate` in x.
 
-    delta [N, O, I, J], w [O, C / groups, P, Q] of one real dtype, size = (H, W) of the image that was correlated (the
-    stride hides it from delta) -> [N, C, H, W]. Kept for backward: delta if the gradient of w is asked for, w if that
-    of delta is. Raises as `correlate`, and ValueError where `size` does not lead to delta's extents.
+    delta [N, O, I, J], w [O, C / groups, P, Q] of one dtype, floating or int64, size = (H, W) of the image that was
+    correlated (the stride hides it from delta) -> [N, C, H, W]. Kept for backward: delta if the gradient of w is asked
+    for, w if that of delta is. Raises as `correlate`, and ValueError where `size` does not lead to delta's extents.
     Source: lecture 002, eq. 2.3; lecture 001, eq. 1.4; derivation at the head of this file.
     """
     op = "full_convolve"
     same_kind(op, delta=delta, w=w)
+    require_floating(op, torch.int64, delta=delta)
     H, W = size
     C = w.shape[1] * groups if w.ndim == 4 else 0
     padding = per_axis(op, "padding", padding, 2, 0)
     g = convolution(op, (delta.shape[0], C, H, W), w.shape, stride, padding, dilation, groups)
     _images(op, "delta", delta, w.shape[0])
     _positions(op, delta, g)
-    return run(FullConvolve, delta, w, None, g)
+    return run(FullConvolve, delta, w, None, g.of(delta, w))
 
 
 def kernel_gradient(
@@ -179,13 +194,14 @@ def kernel_gradient(
 ) -> Tensor:
     """Kernel gradient: delta slid over the layer's input, the derivative of <delta, correlate(x, w)> by w.
 
-    x [N, C, H, W], delta [N, O, I, J] of one real dtype, size = (P, Q) of the kernel (the stride hides it) ->
-    [O, C / groups, P, Q]. Kept for backward: x if the gradient of delta is asked for, delta if that of x is. Raises as
-    `correlate`, and ValueError where `size` does not lead to delta's extents.
+    x [N, C, H, W], delta [N, O, I, J] of one dtype, floating or int64, size = (P, Q) of the kernel (the stride hides
+    it) -> [O, C / groups, P, Q]. Kept for backward: x if the gradient of delta is asked for, delta if that of x is.
+    Raises as `correlate`, and ValueError where `size` does not lead to delta's extents.
     Source: lecture 002, eq. 2.4; lecture 001, eq. 1.5; derivation at the head of this file.
     """
     op = "kernel_gradient"
     same_kind(op, x=x, delta=delta)
+    require_floating(op, torch.int64, x=x)
     _images(op, "x", x)
     _images(op, "delta", delta)
     if delta.shape[0] != x.shape[0]:
@@ -195,7 +211,7 @@ def kernel_gradient(
     padding = per_axis(op, "padding", padding, 2, 0)
     g = convolution(op, x.shape, (delta.shape[1], per_group, P, Q), stride, padding, dilation, groups)
     _positions(op, delta, g)
-    return run(KernelGradient, x, delta, g)
+    return run(KernelGradient, x, delta, g.of(x, delta))
 
 
 def _positions(op: str, delta: Tensor, g: Geometry) -> None:
@@ -219,16 +235,17 @@ def conv2d(
 ) -> Tensor:
     """torch.nn.functional.conv2d with a backward pass by hand.
 
-    input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one real dtype (under autocast:
-    cast to its dtype) -> [N, O, I, J] or [O, I, J] with extents as `correlate`'s, channels_last if input or weight is.
-    padding: an int or two, or "valid" (none), or "same" (H and W stay; stride must be 1; an odd pixel is added below
-    and on the right). Kept for backward: input if the gradient of weight is asked for, weight if that of input is;
-    nothing for bias. Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
+    input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one dtype, floating or int64 (under
+    autocast: cast to its dtype) -> [N, O, I, J] or [O, I, J] with extents as `correlate`'s, channels_last if input or
+    weight is. padding: an int or two, or "valid" (none), or "same" (H and W stay; stride must be 1; an odd pixel is
+    added below and on the right). Kept for backward: input if the gradient of weight is asked for, weight if that of
+    input is; nothing for bias. Raises ValueError for shapes and settings that do not fit, TypeError for complex
+    numbers.
     Source: lecture 002, eq. 2.2, 2.3 and 2.4; lecture 004, eq. 4.6 and 4.7; derivation at the head of this file.
     """
-    x, w, b = low_precision(input, weight, bias)
-    same_kind("conv2d", input=x, weight=w, bias=b)
-    g = convolution("conv2d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=2)
+    x, w, b = low_precision("conv2d", input=input, weight=weight, bias=bias)
+    require_floating("conv2d", torch.int64, input=x)
+    g = convolution("conv2d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=2, least=0)
     return correlated(x, w, b, g)
 
 
@@ -246,9 +263,9 @@ def conv1d(
     input [N, C, H] or [C, H], weight [O, C / groups, P], bias [O] -> [N, O, I] or [O, I]. padding, kept for backward,
     raises, source: as `conv2d`, with one axis.
     """
-    x, w, b = low_precision(input, weight, bias)
-    same_kind("conv1d", input=x, weight=w, bias=b)
-    g = convolution("conv1d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=1)
+    x, w, b = low_precision("conv1d", input=input, weight=weight, bias=bias)
+    require_floating("conv1d", torch.int64, input=x)
+    g = convolution("conv1d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=1, least=0)
     return correlated(x, w, b, g)
 
 
@@ -266,9 +283,9 @@ def conv3d(
     input [N, C, D, H, W] or [C, D, H, W], weight [O, C / groups, R, P, Q], bias [O] -> [N, O, M, I, J] or [O, M, I, J],
     channels_last_3d if input or weight is. padding, kept for backward, raises, source: as `conv2d`, with three axes.
     """
-    x, w, b = low_precision(input, weight, bias)
-    same_kind("conv3d", input=x, weight=w, bias=b)
-    g = convolution("conv3d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=3)
+    x, w, b = low_precision("conv3d", input=input, weight=weight, bias=bias)
+    require_floating("conv3d", torch.int64, input=x)
+    g = convolution("conv3d", x.shape, w.shape, stride, padding, dilation, groups, b, axes=3, least=0)
     return correlated(x, w, b, g)
 
 

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional.checks import refuse_complex
+from manualbp.functional.activation.in_place import put
+from manualbp.functional.checks import require_floating, require_real
 from manualbp.functional.rule import ElementwiseRule, LinearRule, run
 
 
@@ -37,13 +38,15 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     same shape. Without training, or for p = 0, input itself. The noise is that of PyTorch for the same seed, its
     dropout of ones; on CUDA for an input without gaps in memory. inplace: the values are also written into input, which
     is returned. Kept for backward: the noise, not the input. Raises ValueError for p outside [0, 1], TypeError for
-    complex numbers.
+    complex numbers, and for integers where noise is drawn.
     Source: Srivastava et al. 2014, sec. 4 and 10; derivation at the head of this file.
     """
-    refuse_complex("dropout", input=input)
+    require_real("dropout", input=input)
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p = {p}; it must be a probability from 0 to 1")
     if not training or p == 0:
         return input
+    if p < 1:
+        require_floating("dropout", input=input)
     y = run(Thin, input, T.dropout(torch.ones_like(input), p))
-    return input.copy_(y) if inplace else y
+    return put(input, y) if inplace else y

@@ -17,7 +17,7 @@ from typing import Any
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.functional.checks import low_precision, same_kind
+from manualbp.functional.checks import INTEGERS, low_precision, require_floating
 from manualbp.functional.rule import BilinearRule, run
 
 
@@ -34,10 +34,18 @@ class Linear(BilinearRule):
         return T.linear(x, w, b)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        BilinearRule.setup_context(ctx, inputs, output)
+        x, *_ = inputs
+        ctx.by_columns = x.stride() == (1, x.shape[0])  # as an image in channels_last is: dx lies as x does
+
+    @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         x_needed, w_needed, b_needed = ctx.needs_input_grad
-        dx = run(Linear, delta, w.mT, None) if x_needed else None
+        dx = None
+        if x_needed:
+            dx = run(Linear, w.mT, delta, None).mT if ctx.by_columns else run(Linear, delta, w.mT, None)
         dw = run(Linear, delta.mT, x.mT, None) if w_needed else None
         db = delta.sum(0) if b_needed else None
         return dx, dw, db
@@ -51,8 +59,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     for, weight if that of input is. Raises ValueError for shapes that do not fit, TypeError for complex numbers.
     Source: lecture 003, eq. 3.2-3.4; lecture 004, eq. 4.5; derivation at the head of this file.
     """
-    x, w, b = low_precision(input, weight, bias)
-    same_kind("linear", input=x, weight=w, bias=b)
+    x, w, b = low_precision("linear", input=input, weight=weight, bias=bias)
+    require_floating("linear", *INTEGERS, input=x)
     if w.ndim not in (1, 2) or x.ndim == 0 or x.shape[-1] != w.shape[-1]:
         raise ValueError(
             f"linear: input has shape {list(x.shape)} and weight {list(w.shape)}; weight must be [O, I] or [I], and "
@@ -65,4 +73,4 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     b = b.expand(O) if b is not None else None
     leading = x.shape[:-1]
     y = run(Linear, x if x.ndim == 2 else x.reshape(prod(leading), I), matrix, b)
-    return y if x.ndim == 2 and w.ndim == 2 else y.reshape(*leading, *w.shape[:-1])
+    return y if x.ndim == 2 and w.ndim == 2 else y.reshape((*leading, *w.shape[:-1]))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.checks import full_precision, require_real
 from manualbp.functional.reduction import reduced, reduction_of
 from manualbp.functional.rule import LinearRule, Rule, keep_arguments, run
 from manualbp.functional.softmax import LogSoftmax, Softmax
@@ -28,9 +28,11 @@ def _of_class(op: str, v: Tensor, t: Tensor) -> Tensor:
     """v[n, t[n, ...], ...]."""
     try:
         return v.gather(1, t.unsqueeze(1)).squeeze(1)
-    except RuntimeError as error:
-        last = v.shape[1] - 1
-        raise ValueError(f"{op}: target holds a class outside of 0 to {last}, those of the input: {error}") from error
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"{op}: target holds a class outside of 0 to {v.shape[1] - 1}, those of the input of shape "
+            f"{list(v.shape)}: {error}"
+        ) from error
 
 
 class CrossEntropy(Rule):
@@ -100,7 +102,7 @@ class NegativeLogLikelihood(LinearRule):
 
 def _with_classes(op: str, z: Tensor, t: Tensor, weight: Tensor | None) -> bool:
     """Refuse shapes and kinds that do not fit: z [N, C, ...], t [N, ...], weight [C]. True if t holds classes."""
-    refuse_complex(op, input=z, target=t, weight=weight)
+    require_real(op, input=z, target=t, weight=weight)
     if not z.is_floating_point():
         raise TypeError(f"{op}: input is {z.dtype}; it must be a floating point tensor")
     axis = 0 if z.ndim == 1 else 1
@@ -151,26 +153,29 @@ def cross_entropy(
     if not classes and ignore_index >= 0:
         raise ValueError(f"{op}: ignore_index = {ignore_index}; with probabilities as target it has no meaning")
     (z,) = full_precision(input)
-    dtype, z = z.dtype, z.to(wide(z.dtype))
+    dtype = z.dtype
+    for t in () if classes else (target, weight):
+        dtype = dtype if t is None else torch.promote_types(dtype, t.dtype)
+    z = z.to(wide(dtype))
     batched = z.ndim > 1
     z, t = (z, target) if batched else (z.unsqueeze(0), target.unsqueeze(0))
     C = z.shape[1]
-    w = z.new_ones(C) if weight is None else weight.to(z.dtype)
-    w = w.reshape(C, *[1] * (z.ndim - 2))
+    w = _of_maps(weight, z, z.dtype)
     if not classes:
-        y = t.to(z.dtype) * (1 - label_smoothing) + label_smoothing / max(C, 1)
+        y = t.to(z.dtype) * (1 - label_smoothing) + z.new_full((), label_smoothing) / max(C, 1)
         l, count = run(SoftCrossEntropy, z, y * w), z.numel() / max(C, 1)
     else:
-        t, ignored = _kept_classes(t, ignore_index)
+        z, w, t, ignored = _kept_classes(z, w, t, ignore_index)
+        v = _of_class(op, w.expand(z.shape), t).masked_fill(ignored, 0)
+        count = v.sum()
         if label_smoothing == 0.0:
-            l, v = run(CrossEntropy, z, t), _sample_weights(w, t, ignored)
-            l = l * v
+            l = run(CrossEntropy, z, t) * v
         else:
-            v = _sample_weights(w, t, ignored)
-            y = (label_smoothing / C * w).expand(z.shape)
+            y = (w * label_smoothing / max(C, 1)).expand(z.shape)
             y = y.scatter_add(1, t.unsqueeze(1), (1 - label_smoothing) * v.unsqueeze(1))
             l = run(SoftCrossEntropy, z, y)
-        l, count = l.masked_fill(ignored, 0), v.sum()
+            count = count.masked_fill(count == 0, torch.nan)  # the part of the class t would be 0 / 0
+        l = l.masked_fill(ignored, 0)
     return reduced(l if batched else l.squeeze(0), reduction, count, dtype)
 
 
@@ -197,20 +202,27 @@ def nll_loss(
     (v,) = full_precision(input)
     batched = v.ndim > 1
     v, t = (v, target) if batched else (v.unsqueeze(0), target.unsqueeze(0))
-    t, ignored = _kept_classes(t, ignore_index)
+    w = _of_maps(weight, v, wide(v.dtype))
+    v, w, t, ignored = _kept_classes(v, w, t, ignore_index)
     l = run(NegativeLogLikelihood, v, t)
     l = l.to(wide(v.dtype))
-    of_sample = _sample_weights(l.new_ones(v.shape[1]) if weight is None else weight.to(l.dtype), t, ignored)
+    of_sample = _of_class(op, w.expand(v.shape), t).masked_fill(ignored, 0)
     l = (l * of_sample).masked_fill(ignored, 0)
     return reduced(l if batched else l.squeeze(0), reduction, of_sample.sum(), v.dtype)
 
 
-def _kept_classes(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """The classes with the ignored ones put to class 0, and which these are."""
+def _of_maps(weight: Tensor | None, z: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weights of the classes, 1 if there are none, in a shape that broadcasts with z."""
+    w = z.new_ones(z.shape[1], dtype=dtype) if weight is None else weight.to(dtype)
+    return w.reshape(-1, *[1] * (z.ndim - 2))
+
+
+def _kept_classes(z: Tensor, w: Tensor, t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z and w, the classes with the ignored ones put to class 0, and which these are.
+
+    Where all are ignored there may be no class 0; then a class without any score stands for it.
+    """
     ignored = t == ignore_index
-    return t.long().masked_fill(ignored, 0), ignored
-
-
-def _sample_weights(w: Tensor, t: Tensor, ignored: Tensor) -> Tensor:
-    """w[t], and 0 where ignored."""
-    return w.flatten()[t].masked_fill(ignored, 0)
+    if z.shape[1] == 0 and ignored.all():
+        z, w = z.sum(1, keepdim=True), w.sum(0, keepdim=True)
+    return z, w, t.long().masked_fill(ignored, 0), ignored

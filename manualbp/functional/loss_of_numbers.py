@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from manualbp.functional.activation.sigmoid import Sigmoid
-from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.checks import INTEGERS, full_precision, require_real
 from manualbp.functional.reduction import reduced, reduction_of
 from manualbp.functional.rule import ElementwiseRule, Rule, run
 from manualbp.kernels import loss as kernels
@@ -114,7 +114,7 @@ class TwoClasses(Rule):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, t, p = ctx.saved_tensors
         x_needed, t_needed, _ = ctx.needs_input_grad
-        dx = delta * _by_score(x, t, p) if x_needed else None
+        dx = _by_score(x, t, p) * delta if x_needed else None
         return dx, delta * _by_probability(x, p) if t_needed else None, None
 
     @staticmethod
@@ -125,9 +125,10 @@ class TwoClasses(Rule):
 
 
 def _by_score(x: Tensor, t: Tensor, p: Tensor) -> Tensor:
-    """(p t + 1 - t) s(x) - p t."""
+    """(p t + 1 - t) s(x) - p t. A product has the layout of its first factor: x, or with weights p t, as in PyTorch."""
     a = p * t
-    return (a + (1 - t)) * run(Sigmoid, x) - a
+    s, share = run(Sigmoid, x), a + (1 - t)
+    return (share * s if p.ndim else s * share) - a
 
 
 def _by_probability(x: Tensor, p: Tensor) -> Tensor:
@@ -135,9 +136,11 @@ def _by_probability(x: Tensor, p: Tensor) -> Tensor:
     return run(TwoClasses, x, x.new_ones(()), p) - run(TwoClasses, x, x.new_zeros(()), p)
 
 
-def _pair(op: str, input: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Result and target in one shape and dtype; refuse what does not fit."""
-    refuse_complex(op, input=input, target=target, weight=weight)
+def _pair(
+    op: str, input: Tensor, target: Tensor, weight: Tensor | None = None, integers: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Result and target in one shape and dtype; refuse what does not fit, and both of integers, where PyTorch does."""
+    require_real(op, input=input, target=target, weight=weight)
     if target.shape != input.shape:
         warnings.warn(
             f"{op}: target has shape {list(target.shape)} and input {list(input.shape)}; broadcasting them is likely "
@@ -150,7 +153,7 @@ def _pair(op: str, input: Tensor, target: Tensor, weight: Tensor | None = None) 
         )
     x, t = full_precision(input, target)
     dtype = torch.promote_types(x.dtype, t.dtype)
-    if not dtype.is_floating_point:
+    if not (dtype.is_floating_point or (integers and dtype in INTEGERS)):
         raise TypeError(f"{op}: input is {x.dtype} and target {t.dtype}; at least one must be floating point")
     try:
         x, t = torch.broadcast_tensors(x.to(dtype), t.to(dtype))
@@ -164,7 +167,8 @@ def _pair(op: str, input: Tensor, target: Tensor, weight: Tensor | None = None) 
 def _averaged(l: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     """The losses, their sum, or their mean, by the weights if there are any."""
     l, count = (l, l.numel()) if weight is None else (l * weight, weight.sum())
-    return reduced(l, reduction, count, l.dtype)
+    mean_of_integers = reduction == "mean" and not l.is_floating_point()
+    return reduced(l, reduction, count, torch.get_default_dtype() if mean_of_integers else l.dtype)
 
 
 def mse_loss(
@@ -184,7 +188,7 @@ def mse_loss(
     """
     op = "mse_loss"
     reduction = reduction_of(op, reduction, size_average, reduce)
-    x, t = _pair(op, input, target, weight)
+    x, t = _pair(op, input, target, weight, integers=weight is not None)
     return _averaged(run(Square, x, t), weight, reduction)
 
 
@@ -198,12 +202,12 @@ def l1_loss(
 ) -> Tensor:
     """torch.nn.functional.l1_loss with a backward pass by hand.
 
-    Shapes, dtypes, weight, reductions and errors as in `mse_loss`. The gradient at input = target is 0. Kept for
-    backward: input and target. Source: derivation at the head of this file.
+    Shapes, dtypes, weight, reductions and errors as in `mse_loss`; integers, too, but for their mean without a weight.
+    The gradient at input = target is 0. Kept for backward: input and target. Source: the head of this file.
     """
     op = "l1_loss"
     reduction = reduction_of(op, reduction, size_average, reduce)
-    x, t = _pair(op, input, target, weight)
+    x, t = _pair(op, input, target, weight, integers=weight is not None or reduction != "mean")
     return _averaged(run(Absolute, x, t), weight, reduction)
 
 
@@ -225,7 +229,7 @@ def smooth_l1_loss(
     reduction = reduction_of(op, reduction, size_average, reduce)
     if not beta >= 0:
         raise ValueError(f"{op}: beta = {beta}; it must be at least 0")
-    x, t = _pair(op, input, target)
+    x, t = _pair(op, input, target, integers=beta == 0 and reduction != "mean")
     return _averaged(run(Absolute, x, t) if beta == 0 else run(SmoothAbsolute, x, t, beta), None, reduction)
 
 
@@ -249,7 +253,7 @@ def binary_cross_entropy_with_logits(
     """
     op = "binary_cross_entropy_with_logits"
     reduction = reduction_of(op, reduction, size_average, reduce)
-    refuse_complex(op, input=input, target=target, weight=weight, pos_weight=pos_weight)
+    require_real(op, input=input, target=target, weight=weight, pos_weight=pos_weight)
     if target.shape != input.shape:
         raise ValueError(
             f"{op}: target has shape {list(target.shape)} and input {list(input.shape)}; they must be equal"
@@ -262,7 +266,7 @@ def binary_cross_entropy_with_logits(
     x, t = full_precision(input, target)
     result, dtype = t.dtype, wide(torch.promote_types(x.dtype, t.dtype))
     x, t = x.to(dtype), t.to(dtype)
-    p = x.new_ones(()) if pos_weight is None else pos_weight.to(dtype)
+    p = x.new_ones(()) if pos_weight is None else pos_weight.to(dtype).expand(x.shape)
     l = run(TwoClasses, x, t, p)
     if weight is not None:
         l = l * weight.to(dtype)

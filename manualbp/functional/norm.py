@@ -16,10 +16,11 @@ sample; group norm, all of a group of maps of an image. w and b have one number 
    reach mu and r then, eps = dL/dmu and rho = dL/dr, go on to x by step 1: eps/m - r^3/m (x - mu) rho.
 4. dL/dw = sum delta (x - mu) r and dL/db = sum delta, over all that share the number of w.
 
-Given the statistics (batch norm in evaluation), mu and r are constants: dL/dx = r delta w, and step 4 as it is.
+Given the statistics (batch norm in evaluation), mu and r are constants: functional/norm_given.py.
 
-Shapes: x, y, delta [N, C, ...] or [..., *normalized_shape]; group norm's as [N, G, C / G, ...]. mu and r broadcast
-with them. Letters: x^ the normalised input, r the reciprocal of the standard deviation, m how many share a mean.
+Shapes: x, y, delta [N, C, ...] or [..., *normalized_shape]; group norm takes them as [N, G, C / G, ...]. mu and r
+broadcast with them. Letters: x^ the normalised input, r the reciprocal of the standard deviation, m how many share a
+mean.
 Sources: Ioffe and Szegedy 2015, sec. 3; Ba, Kiros and Hinton 2016, sec. 3; Wu and He 2018, sec. 3.
 """
 
@@ -30,9 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional.checks import full_precision, refuse_complex
-from manualbp.functional.rule import Rule, keep, kept, run
+from manualbp.functional.checks import full_precision, require_real
+from manualbp.functional.norm_given import NormaliseBy, kept_weight, refuse_derivative
+from manualbp.functional.rule import Rule, evaluate, keep, kept, run
 from manualbp.kernels import norm as kernels
+from manualbp.kernels.layout import hands_on, laid_out
 from manualbp.kernels.norm import Sharing
 from manualbp.kernels.precision import wide
 
@@ -64,7 +67,7 @@ class Normalise(Rule):
         _, mu, r = output
         x_needed, w_needed, *_ = ctx.needs_input_grad
         either = x_needed or w_needed
-        w, ctx.dtypes = _weight(w, b, r)
+        w, ctx.dtypes = kept_weight(w, b, r)
         keep(ctx, kept(x, either), kept(w, x_needed), kept(mu, either), kept(r, either))
 
     @staticmethod
@@ -72,16 +75,19 @@ class Normalise(Rule):
         x, w, mu, r = ctx.saved_tensors
         how, (w_dtype, b_dtype) = ctx.how, ctx.dtypes
         x_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
-        dx, d, z = None, delta, x
-        if not (x_needed or w_needed):
+        refuse_derivative("batch_norm", *ctx.needs_input_grad[3:5])
+        either = x_needed or w_needed
+        x = z = how.apart(x) if either else x
+        dx, d = None, how.apart(delta)
+        if not either:
             s = q = _sum(d.to(r.dtype), how.both, keepdim=True)
         elif how.kind == "batch":
             s, q = kernels.sums(d, z, mu, how.both)
         else:
             d, z = d.to(r.dtype), z.to(r.dtype) - mu
             s, q = _sum(d, how.both, keepdim=True), _sum(d * z, how.both, keepdim=True)
-        dw = _sum(q * r, how.along).to(w_dtype) if w_needed else None
-        db = _sum(s, how.along).to(b_dtype) if b_needed else None
+        dw = how.together(_sum(q * r, how.along)).to(w_dtype) if w_needed else None
+        db = how.together(_sum(s, how.along)).to(b_dtype) if b_needed else None
         if x_needed:
             w = how.spread(w, x).to(r.dtype) if w_dtype else 1.0
             g, m = s * w, max(how.count(x), 1)  # an empty batch has no numbers, and no 0 / 0 either
@@ -92,6 +98,9 @@ class Normalise(Rule):
             else:
                 a, d = (r * w, d) if how.both else (r, g)  # g is delta w already where nothing was summed
                 dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
+                # PyTorch's kernel gives dx the layout of x, and what it derives twice that of delta.
+                last = torch.is_grad_enabled() and hands_on(delta)
+                dx = laid_out(dx.flatten(1, 2), last) if how.groups else dx
         return dx, dw, db, None, None, None
 
     @staticmethod
@@ -101,68 +110,19 @@ class Normalise(Rule):
         """Step 1 for mu and r, the product rule for y."""
         x, w, mu, r = ctx.saved_tensors
         how = ctx.how
+        x, d = how.apart(x), how.apart(dx).to(r.dtype)
         w = how.spread(w, x).to(r.dtype) if ctx.dtypes[0] else 1.0
-        z, d = x.to(r.dtype) - mu, dx.to(r.dtype)
+        z = x.to(r.dtype) - mu
         dmu = d.mean(how.over, keepdim=True)
         dr = -r * r * r * (z * d).mean(how.over, keepdim=True)
         dy = ((d - dmu) * r + z * dr) * w
         dy = dy if dw is None else dy + z * r * how.spread(dw, x)
         dy = dy if db is None else dy + how.spread(db, x)
-        return dy.to(x.dtype), dmu, dr
-
-
-class NormaliseBy(Rule):
-    """y = (x - mean) r w + b with r = 1 / sqrt(var + eps), the statistics given: elementwise, with constants.
-
-    dL/dx = r delta w    dL/dw = sum delta (x - mean) r    dL/db = sum delta    kept: w for the first, x for the second
-    """
-
-    @staticmethod
-    def forward(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, var: Tensor, how: Sharing) -> Tensor:
-        return kernels.normalise_by(x, w, b, mean, var, how.eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, w, b, mean, var, ctx.how = inputs
-        x_needed, w_needed, *_ = ctx.needs_input_grad
-        w, ctx.dtypes = _weight(w, b, var)
-        keep(ctx, kept(x, w_needed), kept(w, x_needed), kept(mean, w_needed), var)
-
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, mean, var = ctx.saved_tensors
-        how, (w_dtype, b_dtype) = ctx.how, ctx.dtypes
-        x_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
-        dx = dw = None
-        d = delta.to(wide(delta.dtype))
-        r = how.spread((var.to(d.dtype) + how.eps).rsqrt(), d)
-        db = d.sum(how.along).to(b_dtype) if b_needed else None
-        if w_needed:
-            z = x.to(d.dtype) - how.spread(mean, x)
-            dw = ((d * z).sum(how.along, keepdim=True) * r).sum(how.along).to(w_dtype)
-        if x_needed:
-            dx = (d * (r * how.spread(w, d) if w_dtype else r)).to(delta.dtype)
-        return dx, dw, db, None, None, None
-
-    @staticmethod
-    def tangent(ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Tensor | None) -> Tensor:
-        """The product rule."""
-        x, w, mean, var = ctx.saved_tensors
-        how, to = ctx.how, wide(x.dtype)
-        r = how.spread((var.to(to) + how.eps).rsqrt(), x)
-        dy = dx.to(to) * (r * how.spread(w, x) if ctx.dtypes[0] else r)
-        dy = dy if dw is None else dy + (x.to(to) - how.spread(mean, x)) * r * how.spread(dw, x)
-        return (dy if db is None else dy + how.spread(db, x)).to(x.dtype)
-
-
-def _weight(w: Tensor | None, b: Tensor | None, like: Tensor) -> tuple[Tensor, tuple[torch.dtype | None, ...]]:
-    """The weight, an empty tensor if there is none, and the dtypes of weight and bias, None if there are none."""
-    return like.new_empty(0) if w is None else w, tuple(None if t is None else t.dtype for t in (w, b))
+        return (dy.flatten(1, 2) if how.groups else dy).to(x.dtype), dmu, dr
 
 
 def _fitting(op: str, x: Tensor, shape: Sequence[int], **tensors: Tensor | None) -> None:
     """Refuse an input that is no floating tensor, and what does not have `shape` or a dtype that goes with it."""
-    refuse_complex(op, input=x, **tensors)
     if not x.is_floating_point():
         raise TypeError(f"{op}: input is {x.dtype}; it must be of a floating dtype")
     for name, t in tensors.items():
@@ -204,22 +164,25 @@ def batch_norm(
     how = batch_sharing("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)
     if how is None:
         return input.clone()
-    if training:
+    if training or running_mean is None or running_var is None:
         return run(Normalise, input, weight, bias, running_mean, running_var, how)[0]
-    return run(NormaliseBy, input, weight, bias, running_mean, running_var, how)
+    return evaluate(NormaliseBy, input, weight, bias, running_mean, running_var, how)
 
 
 def batch_sharing(op: str, x: Tensor, *settings: Any) -> Sharing | None:
     """What shares a mean in batch norm, or a refusal naming `op`; None for an empty vector, which PyTorch lets pass.
 
+    So it does an empty input in evaluation without statistics, which is then normalised as in training: by nothing.
+
     Settings: as those of `batch_norm`.
     """
     running_mean, running_var, w, b, training, momentum, eps = settings
+    statistics = {"running_mean": running_mean, "running_var": running_var}
+    require_real(op, input=x, **statistics, weight=w, bias=b)
     if x.ndim < 2:
         if x.numel() == 0:
             return None
         raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C] or [N, C, ...]")
-    statistics = {"running_mean": running_mean, "running_var": running_var}
     _fitting(op, x, x.shape[1:2], **statistics, weight=w, bias=b)
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"{op}: eps = {eps}; it must be positive, in evaluation at least 0")
@@ -228,8 +191,12 @@ def batch_sharing(op: str, x: Tensor, *settings: Any) -> Sharing | None:
     if training and how.count(x) == 1:
         raise ValueError(f"{op}: input has shape {list(x.shape)}, one value a map; training needs more than one")
     for name, t in statistics.items():
-        if t is None and not training:
+        if t is None and not training and x.numel():
             raise ValueError(f"{op}: {name} = None; with training = False it must be given")
+        if t is None and training and any(other is not None for other in statistics.values()):
+            raise ValueError(f"{op}: {name} = None and the other one is given; both must be, or neither")
+    if torch.is_grad_enabled():
+        refuse_derivative(op, *(t is not None and t.requires_grad for t in statistics.values()))
     return how
 
 
@@ -249,6 +216,7 @@ def layer_norm(
     and integers. Source: Ba, Kiros and Hinton 2016, sec. 3; derivation at the head of this file.
     """
     op = "layer_norm"
+    require_real(op, input=input, weight=weight, bias=bias)
     if isinstance(normalized_shape, int):
         raise TypeError(f"{op}: normalized_shape = {normalized_shape}; it must be a sequence of ints")
     shape, first = list(normalized_shape), input.ndim - len(normalized_shape)
@@ -275,6 +243,7 @@ def group_norm(
     this file.
     """
     op = "group_norm"
+    require_real(op, input=input, weight=weight, bias=bias)
     if input.ndim < 2:
         raise ValueError(f"{op}: input has shape {list(input.shape)}; it must be [N, C] or [N, C, ...]")
     N, C, *size = input.shape
@@ -287,7 +256,6 @@ def group_norm(
             f"{op}: input has shape {list(x.shape)} and num_groups = {num_groups}; it must have more than one value "
             "in all for each group, and no map may be empty"
         )
-    x = x.unflatten(1, (num_groups, C // num_groups))
-    weight, bias = (t if t is None else t.view(num_groups, -1) for t in (weight, bias))
-    how = Sharing("group", tuple(range(2, x.ndim)), (0, *range(3, x.ndim)), float(eps))
-    return run(Normalise, x, weight, bias, None, None, how)[0].flatten(1, 2)
+    places = range(3, x.ndim + 1)  # of x taken apart into groups
+    how = Sharing("group", (2, *places), (0, *places), float(eps), groups=num_groups)
+    return run(Normalise, x, weight, bias, None, None, how)[0]

@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional.checks import refuse_complex
+from manualbp.functional.checks import INTEGERS, require_floating, require_real
 from manualbp.functional.rule import LinearRule, run
 from manualbp.kernels import pad as kernels
+from manualbp.kernels.layout import maps_last
 from manualbp.kernels.pad import Margins
 
 
@@ -60,7 +61,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     negative margins crop. Nothing is kept for backward. Raises ValueError for what does not fit, TypeError for complex
     numbers. Source: adjoint pair, derivation at the head of this file.
     """
-    refuse_complex("pad", input=input)
+    require_real("pad", input=input)
     sides = tuple(pad)
     axes = len(sides) // 2
     if len(sides) % 2 or axes > input.ndim:
@@ -70,7 +71,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         )
     x_size = tuple(input.shape[input.ndim - axes :][::-1])
     grown = [W + before + after for W, before, after in zip(x_size, sides[::2], sides[1::2], strict=True)]
-    if any(W < 0 for W in grown):
+    left = [
+        W + min(before, 0) + min(after, 0) for W, before, after in zip(x_size, sides[::2], sides[1::2], strict=True)
+    ]
+    if min((*grown, *(left if mode in ("constant", "circular") else ())), default=0) < 0:
         raise ValueError(f"pad: pad = {list(sides)} crops more than an input of shape {list(input.shape)} has")
     if mode == "constant":
         return run(Pad, input, Margins(sides, x_size, mode), 0.0 if value is None else value)
@@ -83,6 +87,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             f"pad: mode = {mode!r}, pad = {list(sides)}, input of shape {list(input.shape)}; this mode pads the last "
             "1, 2 or 3 axes of an input with one or two axes more"
         )
+    if mode != "circular":
+        require_floating("pad", *INTEGERS, input=input)
+        if 0 in input.shape[input.ndim - axes - 1 :]:
+            raise ValueError(
+                f"pad: mode = {mode!r} for an input of shape {list(input.shape)}; its axes must not be empty"
+            )
     x, outward, inward = input, tuple(max(side, 0) for side in sides), tuple(min(side, 0) for side in sides)
     if mode == "circular":  # PyTorch repeats what is left after cropping here, and crops last in the other modes
         x, inward = _crop(x, inward, x_size), ()
@@ -94,7 +104,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
                 f"pad: margins {before} and {after} of an axis of {W} pixels with mode = {mode!r}; they must be {most} "
                 "at most"
             )
-    margins = Margins(outward, x_size, mode)
+    margins = Margins(outward, x_size, mode, maps_last(x))
     return _crop(run(Pad, x, margins, 0.0), inward, margins.inward().x_size)
 
 

@@ -15,9 +15,10 @@ Shapes: x [N, C, H, W]; y, delta and place [N, C, I, J]. Letters: kernels.geomet
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from manualbp.functional.checks import refuse_complex
+from manualbp.functional.checks import INTEGERS, require_floating, require_real
 from manualbp.functional.rule import ImagesRule, LinearRule, Rule, keep, run
 from manualbp.kernels import pool as kernels
 from manualbp.kernels.geometry import Geometry, Places, Size, pooling
@@ -112,14 +113,15 @@ def max_pool2d(
 ) -> Any:
     """torch.nn.functional.max_pool2d with a backward pass by hand.
 
-    input [N, C, H, W] or [C, H, W] of any real dtype -> y [N, C, I, J] or [C, I, J]; with return_indices (y, index),
-    index int64, positions h W + k in their map. stride None: the kernel's extents. Padding counts as -infinity. At
-    ties the first of equals gets the gradient, NaN wins. Kept for backward, not the input: the place in the window (one
-    byte an output); the index (8 bytes) with return_indices and for windows of more than 256 pixels.
+    input [N, C, H, W] or [C, H, W] of any real dtype but bool -> y [N, C, I, J] or [C, I, J]; with return_indices
+    (y, index), index int64, positions h W + k in their map. stride None: the kernel's extents. Padding counts as
+    -infinity. At ties the first of equals gets the gradient, NaN wins. Kept for backward, not the input: the place in
+    the window (one byte an output); the index (8 bytes) with return_indices and for windows of more than 256 pixels.
     Raises ValueError for settings that do not fit, TypeError for complex numbers.
     Source: lecture 001, eq. 1.6; lecture 004, eq. 4.8; derivation at the head of this file.
     """
-    refuse_complex("max_pool2d", input=input)
+    require_real("max_pool2d", input=input)
+    require_floating("max_pool2d", *INTEGERS, input=input)
     g = pooling("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     batched = input.ndim == 4
     as_index = bool(return_indices) or g.w_size[0] * g.w_size[1] > 256
@@ -140,15 +142,17 @@ def avg_pool2d(
 ) -> Tensor:
     """torch.nn.functional.avg_pool2d with a backward pass by hand.
 
-    input [N, C, H, W] or [C, H, W] -> y [N, C, I, J] or [C, I, J], each window's sum over m^2 = P Q, over the pixels of
-    the image in it (count_include_pad=False), or over divisor_override. stride None: the kernel's extents. Kept for
-    backward: nothing. Raises ValueError for settings that do not fit, TypeError for complex numbers.
-    Source: lecture 001, eq. 1.7; derivation at the head of this file.
+    input [N, C, H, W] or [C, H, W] of a floating dtype or int64 -> y [N, C, I, J] or [C, I, J], each window's sum over
+    m^2 = P Q, over the pixels of the image in it (count_include_pad=False), or over divisor_override. stride None: the
+    kernel's extents. Kept for backward: nothing. Raises ValueError for settings that do not fit, TypeError for other
+    dtypes. Source: lecture 001, eq. 1.7; derivation at the head of this file.
     """
-    refuse_complex("avg_pool2d", input=input)
+    require_real("avg_pool2d", input=input)
+    require_floating("avg_pool2d", torch.int64, input=input)
     g = pooling("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override == 0:
         raise ValueError("avg_pool2d: divisor_override = 0; it must not be 0")
     batched = input.ndim == 4
-    y = run(WindowMean, input if batched else input.unsqueeze(0), g, bool(count_include_pad), divisor_override)
+    x = input if batched else input.unsqueeze(0)
+    y = run(WindowMean, x, g.of(x), bool(count_include_pad), divisor_override)
     return y if batched else y.squeeze(0)

@@ -14,15 +14,53 @@ A class may be of two kinds: `class Take(LinearRule, ImagesRule)`.
 
 import inspect
 import warnings
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from manualbp.kernels.transforms import forward_mode, in_place, transformed
+from manualbp.kernels.transforms import (
+    autocasts,
+    batch_of,
+    batched_by_the_older_vmap,
+    each_of,
+    forward_mode,
+    in_a_mode,
+    in_place,
+    jit_traced,
+    no_mode,
+    outside_of_the_older_vmap,
+    recorded,
+    transformed,
+)
 
-EXPORTED = "manualbp: torch.export keeps the forward operations only; the exported program's gradient is PyTorch's"
+RECORDED = (
+    "manualbp: torch.export and torch.jit.trace keep the forward operations only; the gradient of what they make is "
+    "PyTorch's"
+)
+OLD_ONNX = (
+    "torch.onnx.export with dynamo=False has no names for the operations that rules are made of; "
+    "manualbp.restore(model) first (and before it manualbp.unfuse, if it is fused), or dynamo=True"
+)
+
+
+def _one_by_one(rule: type["Rule"], ctx: Any, *deltas: Any) -> Any:
+    """The rule's `backward`, and for a batch of deltas that PyTorch's older vmap holds: of one delta after the other.
+
+    is_grads_batched=True makes such a batch, for which operations are missing that a backward pass is made of.
+    """
+    if not any(map(batched_by_the_older_vmap, deltas)):
+        return rule.backward(ctx, *deltas)
+    with outside_of_the_older_vmap() as level:
+        each = [each_of(d, level) if batched_by_the_older_vmap(d) else None for d in deltas]
+        size = next(len(batch) for batch in each if batch is not None)
+        made = []
+        for i in range(size):
+            back = _one_by_one(rule, ctx, *(d if b is None else b[i] for b, d in zip(each, deltas, strict=True)))
+            made.append(back if isinstance(back, tuple) else (back,))
+    return tuple(None if some[0] is None else batch_of([*some], level) for some in zip(*made, strict=True))
 
 
 class Rule(torch.autograd.Function):
@@ -30,6 +68,7 @@ class Rule(torch.autograd.Function):
 
     `generate_vmap_rule` lets torch.func trace the methods as they stand. `eager` is the same rule with the `jvp` that
     PyTorch's forward mode asks for: `tangent`. It is a subclass because torch.compile refuses a Function that has one.
+    Its `backward` also takes the batches of deltas that `torch.autograd.grad` makes.
     Tangents come to it as zeros where there are none, and as None for what is no tensor.
     """
 
@@ -41,8 +80,8 @@ class Rule(torch.autograd.Function):
         if "forward" in vars(cls):
             cls.forward.__signature__ = _Positional(list(inspect.signature(cls.forward).parameters.values()))
         if "jvp" not in vars(cls):  # else it is the subclass that is made here
-            also = {"jvp": staticmethod(cls.tangent), "__module__": cls.__module__, "__doc__": cls.__doc__}
-            cls.eager = type(cls.__name__, (cls,), also)
+            own = {"jvp": staticmethod(cls.tangent), "backward": staticmethod(partial(_one_by_one, cls))}
+            cls.eager = type(cls.__name__, (cls,), {**own, "__module__": cls.__module__, "__doc__": cls.__doc__})
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -158,25 +197,50 @@ def run(rule: type[Rule], *args: Any) -> Any:
 
     Autocast is settled in the public function that calls a rule. Inside it is switched off, so that a backward
     pass that runs under autocast computes in the precision of the forward pass it belongs to.
-    torch.export drops the rule; all that can be done is to say so. Inside torch.compile torch.func's transforms take
+    torch.export and torch.jit.trace (so ONNX's exporters) drop the rule: they get the forward pass itself, whose
+    gradient is PyTorch's, and all that can be done is to say so. Inside torch.compile torch.func's transforms take
     views: PyTorch before 2.15 believes that an argument of the compiled function itself needs no gradient, and gives 0.
+    `by_hand()` and other modes do not answer what a rule calls.
     """
+    if in_a_mode():
+        with no_mode():
+            return _applied(rule, *args)
+    return _applied(rule, *args)
+
+
+def _applied(rule: type[Rule], *args: Any) -> Any:
     device = args[0].device.type
     compiling = torch.compiler.is_compiling()
-    if compiling and not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting():
-        warnings.warn(EXPORTED, stacklevel=1)  # one place for all rules, so that it is shown once
     if compiling and transformed():
         args = tuple(a.view_as(a) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
     apply = rule.apply if compiling else rule.eager.apply
-    if torch.is_autocast_enabled(device):
+    if recorded():
+        if jit_traced() and torch.onnx.is_in_onnx_export():
+            raise TypeError(OLD_ONNX)
+        if not torch.compiler.is_dynamo_compiling():
+            warnings.warn(RECORDED, stacklevel=1)  # one place for all rules, so that it is shown once
+        apply = rule.forward
+    if autocasts(device):
         with torch.autocast(device, enabled=False):
-            return apply(*args)
-    return apply(*args)
+            return _own(rule, apply(*args))
+    return _own(rule, apply(*args))
+
+
+def _own(rule: type[Rule], y: Any) -> Any:
+    """y as it is, but where PyTorch's vmap of the rule made it: a copy, as that may be a view that must not be changed.
+
+    Only then may an operation in place follow, as it may follow PyTorch's layers. None may follow what is expanded.
+    """
+    if not (transformed() and rule.generate_vmap_rule):
+        return y
+    if isinstance(y, tuple):
+        return tuple(_own(rule, part) for part in y)
+    return y.clone() if isinstance(y, Tensor) and 0 not in y.stride() else y
 
 
 def evaluate(rule: type[Rule], *args: Any) -> Any:
     """`run`, but where nothing derives, batches or compiles the result: then only the rule's forward pass."""
-    if in_place() and not torch.is_autocast_enabled(args[0].device.type):
+    if in_place() and not autocasts(args[0].device.type):
         return rule.forward(*args)
     return run(rule, *args)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.checks import full_precision, require_real
 from manualbp.functional.rule import Rule, keep, run
 from manualbp.kernels.precision import wide
 
@@ -71,7 +71,7 @@ class LogSoftmax(Rule):
 
 def _prepared(op: str, x: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> tuple[Tensor, int]:
     """Input in the dtype to compute in, and the axis."""
-    refuse_complex(op, input=x)
+    require_real(op, input=x)
     if dim is None:
         dim = 0 if x.ndim in (0, 1, 3) else 1
         warnings.warn(f"{op}: implicit choice of axis dim = {dim}; pass dim", stacklevel=stacklevel)
@@ -80,6 +80,8 @@ def _prepared(op: str, x: Tensor, dim: int | None, stacklevel: int, dtype: torch
         raise ValueError(
             f"{op}: dim = {dim} and input has shape {list(x.shape)}; dim must be from {least} to {-least - 1}"
         )
+    if not (x.dtype if dtype is None else dtype).is_floating_point:
+        raise TypeError(f"{op}: input is {x.dtype} and dtype = {dtype}; dtype, or else input's own, must be floating")
     if dtype is not None:
         return x.to(dtype), dim
     return (full_precision(x)[0] if x.device.type == "cuda" else x), dim
@@ -88,9 +90,10 @@ def _prepared(op: str, x: Tensor, dim: int | None, stacklevel: int, dtype: torch
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     """torch.nn.functional.softmax with a backward pass by hand.
 
-    input of any shape and real dtype (cast to `dtype` first if given; under autocast on CUDA to float32) -> the same
-    shape, sums of 1 along `dim`. Kept for backward: the output. Raises ValueError for an axis that is not there,
-    TypeError for complex numbers. Source: lecture 004, eq. 4.1; derivation at the head of this file.
+    input of any shape and floating dtype (cast to `dtype` first if given, from integers, too; under autocast on CUDA to
+    float32) -> the same shape, sums of 1 along `dim`. Kept for backward: the output. Raises ValueError for an axis that
+    is not there, TypeError for complex numbers and for integers without a floating `dtype`. Source: lecture 004, eq.
+    4.1; derivation at the head of this file.
     """
     x, dim = _prepared("softmax", input, dim, _stacklevel, dtype)
     return run(Softmax, x, dim)
@@ -101,8 +104,8 @@ def log_softmax(
 ) -> Tensor:
     """torch.nn.functional.log_softmax with a backward pass by hand.
 
-    input of any shape and real dtype (cast to `dtype` first if given; under autocast on CUDA to float32) -> the
-    logarithm of `softmax(input, dim)`, without overflow. Kept for backward: the output. Raises as `softmax`.
+    input as in `softmax` -> the logarithm of `softmax(input, dim)`, without overflow. Kept for backward: the output.
+    Raises as `softmax`.
     Source: lecture 001, eq. 1.8; lecture 004, eq. 4.2; derivation at the head of this file.
     """
     x, dim = _prepared("log_softmax", input, dim, _stacklevel, dtype)

@@ -18,9 +18,10 @@ Shapes: x [N, C, H, W], w and r [O, C / groups, P, Q], b [O], y and delta [N, O,
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from manualbp.functional.checks import low_precision, same_kind
+from manualbp.functional.checks import low_precision, require_floating, require_tensors
 from manualbp.functional.conv import correlated
 from manualbp.functional.rule import LinearRule, run
 from manualbp.kernels.geometry import Size, convolution
@@ -44,6 +45,7 @@ def rotate(w: Tensor) -> Tensor:
     w [..., P, Q] of any dtype -> [..., P, Q]. Kept for backward: nothing. Raises ValueError for fewer than two axes.
     Source: rot180 of lecture 002, eq. 2.3 and 2.4; derivation at the head of this file.
     """
+    require_tensors("rotate", w=w)
     if w.ndim < 2:
         raise ValueError(f"rotate: w has shape {list(w.shape)}; it must be [..., P, Q]")
     return run(Rotate, w)
@@ -60,12 +62,13 @@ def convolve(
 ) -> Tensor:
     """True convolution of the lectures: `conv2d` with the kernel rotated by 180 degrees before it slides.
 
-    input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one real dtype (under autocast:
-    cast to its dtype) -> [N, O, I, J] or [O, I, J]. The arguments are those of `conv2d`. Kept for backward: input if
-    the gradient of weight is asked for, the rotated weight if that of input is; nothing for bias. Raises as `conv2d`.
+    input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one dtype, floating or int64 (under
+    autocast: cast to its dtype) -> [N, O, I, J] or [O, I, J]. The arguments are those of `conv2d`. Kept for backward:
+    input if the gradient of weight is asked for, the rotated weight if that of input is; nothing for bias. Raises as
+    `conv2d`.
     Source: lecture 002, eq. 2.1 and 2.2; derivation at the head of this file.
     """
-    x, w, b = low_precision(input, weight, bias)
-    same_kind("convolve", input=x, weight=w, bias=b)
+    x, w, b = low_precision("convolve", input=input, weight=weight, bias=bias)
+    require_floating("convolve", torch.int64, input=x)
     g = convolution("convolve", x.shape, w.shape, stride, padding, dilation, groups, b)
     return correlated(x, run(Rotate, w), b, g)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional.checks import full_precision, refuse_complex
+from manualbp.functional.checks import full_precision, require_floating, require_real
 from manualbp.functional.pool import Take
 from manualbp.functional.rule import LinearRule, run
 from manualbp.kernels import pool as kernels
@@ -54,13 +54,12 @@ def max_unpool2d(
     Source: Zeiler and Fergus 2014, sec. 2.1; lecture 001, eq. 1.6; derivation at the head of this file.
     """
     op = "max_unpool2d"
-    refuse_complex(op, input=input)
-    if input.ndim not in (3, 4) or 0 in input.shape[-3:]:
+    require_real(op, input=input, indices=indices)
+    require_floating(op, input=input)
+    if input.ndim not in (3, 4) or 0 in input.shape[1:]:
         raise ValueError(
-            f"{op}: input has shape {list(input.shape)}; it must be [N, C, I, J] or [C, I, J], C, I, J not 0"
+            f"{op}: input has shape {list(input.shape)}; it must be [N, C, I, J] or [C, I, J], all but the first not 0"
         )
-    if not input.is_floating_point():
-        raise TypeError(f"{op}: input is {input.dtype}; it must be of a floating dtype")
     if indices.dtype != torch.int64 or indices.shape != input.shape:
         raise ValueError(
             f"{op}: indices are {indices.dtype} of shape {list(indices.shape)}; they must be int64 of the shape of "
@@ -72,7 +71,7 @@ def max_unpool2d(
     x = full_precision(input)[0] if input.device.type == "cpu" else input
     batched = input.ndim == 4
     if not batched:
-        x, indices = x.unsqueeze(0), indices.unsqueeze(0)
+        x, indices = x.unsqueeze(1), indices.unsqueeze(1)  # C maps alone, of which there may be none
     try:
         y = run(Unpool, x, indices, Places(y_size, apart=False))
     except RuntimeError as error:
@@ -80,7 +79,7 @@ def max_unpool2d(
         if 0 <= int(indices.min()) <= int(indices.max()) < H * W:
             raise
         raise ValueError(f"{op}: indices hold a position outside of 0 to {H * W - 1}: {error}") from error
-    return y if batched else y.squeeze(0)
+    return y if batched else y.squeeze(1)
 
 
 def _image(

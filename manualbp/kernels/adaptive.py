@@ -11,6 +11,7 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry, Places
+from manualbp.kernels.layout import laid_out
 from manualbp.kernels.pool import window_spread
 from manualbp.kernels.precision import wide
 from manualbp.kernels.resize import transposed
@@ -18,10 +19,14 @@ from manualbp.kernels.resize import transposed
 
 @dataclass(frozen=True)
 class Windows:
-    """As many windows on each axis as asked for. x_size: image (H, W). y_size: windows (I, J)."""
+    """As many windows on each axis as asked for. x_size: image (H, W). y_size: windows (I, J).
+
+    last: the image is in channels_last, so its gradient is.
+    """
 
     x_size: tuple[int, int]
     y_size: tuple[int, int]
+    last: bool = False
 
     @property
     def tiles(self) -> Geometry | None:
@@ -52,6 +57,9 @@ def mean(x: Tensor, I: int, J: int) -> Tensor:
 def spread(delta: Tensor, windows: Windows) -> Tensor:
     """Each delta, divided by the pixels of its window, added to every one of them: [N, C, H, W]."""
     (H, W), (I, J) = windows.x_size, windows.y_size
+    if 0 in (*delta.shape, H, W):
+        return delta.new_zeros(*delta.shape[:2], H, W)
+    delta = laid_out(delta, windows.last)
     if (I, J) == (1, 1):  # one number for all pixels, in the memory of one
         return (delta / (H * W)).expand(-1, -1, H, W)
     tiles = windows.tiles

@@ -10,7 +10,8 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.kernels.geometry import Geometry
-from manualbp.kernels.precision import wide
+from manualbp.kernels.layout import laid_out
+from manualbp.kernels.precision import certainly_finite, wide
 
 # By the number of axes.
 CORRELATE = {1: T.conv1d, 2: T.conv2d, 3: T.conv3d}
@@ -25,7 +26,7 @@ PAIRED = 2**14
 
 def correlate(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
     """y = sum_cpq x[n, c, s i + d p - pad, ...] w[o, c, p, q] + b[o]; channels_last if x or w is."""
-    return CORRELATE[len(g.w_size)](x, w, b, g.stride, g.padding, g.dilation, g.groups)
+    return CORRELATE[len(g.w_size)](laid_out(x, g.last), w, b, g.stride, g.padding, g.dilation, g.groups)
 
 
 def full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
@@ -35,11 +36,26 @@ def full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Te
         (H + 2 * pad - reach) % s for H, pad, reach, s in zip(g.x_size, g.padding, g.reach, g.stride, strict=True)
     ]
     convolve = FULL_CONVOLVE[len(g.w_size)]
-    return convolve(delta, w, b, g.stride, g.padding, behind, g.groups, g.dilation)
+    return convolve(laid_out(delta, g.last), w, b, g.stride, g.padding, behind, g.groups, g.dilation)
 
 
 def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     """dw[o, c, p, q] = sum_nij delta[n, o, i, j] x[n, c, s i + d p - pad, ...]: [O, C / groups, P, Q].
+
+    0 times NaN is NaN, and a tap over the padding sees neither: where it sees nothing but numbers, the sum is theirs.
+    """
+    dw = _product_of_windows(x, delta, g)
+    if certainly_finite(dw):
+        return dw
+    x_odd, delta_odd = ~x.isfinite(), ~delta.isfinite()
+    numbers = _product_of_windows(x.masked_fill(x_odd, 0), delta.masked_fill(delta_odd, 0), g)
+    met = (x_odd.to(x.dtype), torch.ones_like(delta)), (torch.ones_like(x), delta_odd.to(x.dtype))
+    of_x, of_delta = (_product_of_windows(*both, g) > 0.5 for both in met)
+    return torch.where(of_x | of_delta, _product_of_windows(x, delta, g, in_pairs=False), numbers)
+
+
+def _product_of_windows(x: Tensor, delta: Tensor, g: Geometry, in_pairs: bool = True) -> Tensor:
+    """`kernel_gradient` of numbers.
 
     A matrix product of the windows of x with delta. The windows are P Q times as large as x, so they are built and used
     up a few images at a time, in four pieces at least: shorter chains of additions round less. Half precision is summed
@@ -56,7 +72,7 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     if x.device.type == "cpu" and g.groups == 1 and many:
         plain = (len(g.w_size), *g.stride, *g.dilation) == (2, 1, 1, 1, 1) and g.w_size[0] > 1
         # Below, the sums cost what the products save.
-        if plain and C * O >= 2**14 and x.dtype in (torch.float32, torch.float64):
+        if in_pairs and plain and C * O >= 2**14 and x.dtype in (torch.float32, torch.float64):
             return _row_pairs(x, delta, g, min(PAIRED // positions, N // 2) or 1)
         return _maps_last(x, delta, g, images)
     return _maps_first(x, delta, g, images)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from manualbp.kernels.layout import maps_last
+
 Size = int | Sequence[int]
 
 # By the number of axes: their letters in an image and in a kernel, and what a setting may hold.
@@ -38,7 +40,8 @@ class Geometry:
     """Extents and steps of a window that slides over an image of one, two or three axes; per axis, rows before columns.
 
     x_size: image (H, W), unpadded. w_size: kernel (P, Q). groups: the maps of x and y fall into that many groups
-    that do not see each other. ceil_mode: windows that leave the image at its end count too (pooling).
+    that do not see each other. ceil_mode: windows that leave the image at its end count too (pooling). last: the image
+    is in channels_last, so its gradient is, whatever order delta comes in (layout.laid_out).
     A frozen value, not a tuple: torch.func takes a tuple among a Function's arguments apart.
     """
 
@@ -49,6 +52,11 @@ class Geometry:
     dilation: tuple[int, ...]
     groups: int = 1
     ceil_mode: bool = False
+    last: bool = False
+
+    def of(self, *images: Tensor) -> "Geometry":
+        """The same for images that are here, not just their extents: in channels_last where one of them is."""
+        return replace(self, last=True) if any(map(maps_last, images)) else self
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -65,6 +73,14 @@ class Geometry:
         """Where the windows' positions point."""
         apart = all(s >= reach for s, reach in zip(self.stride, self.reach, strict=True))
         return Places(self.x_size, apart, self)
+
+    def misses(self, axis: int) -> bool:
+        """Whether the taps of a window of a pooling, padded by half of the kernel at most, all fall beside the image.
+
+        Only one that begins before the image can miss it: its first tap behind the edge is h mod d, h < 0 its first.
+        """
+        s, pad, d, H = self.stride[axis], self.padding[axis], self.dilation[axis], self.x_size[axis]
+        return d > H and any(h % d >= H for h in range(-pad, min(0, self.y_size[axis] * s - pad), s))
 
     def _extent(self, axis: int) -> int:
         s, pad, H = self.stride[axis], self.padding[axis], self.x_size[axis]
@@ -101,17 +117,19 @@ def convolution(
     groups: int,
     bias: Tensor | None = None,
     axes: int = 2,
+    least: int = 1,
 ) -> Geometry:
     """The geometry of a correlation of images [N, C, H, W] or [C, H, W] with kernels [O, C / groups, P, Q], bias [O].
+
+    C is at `least` 1 or 0.
 
     padding may be "valid" (none) or "same" (the extents stay). Where that takes an odd number of pixels, x_size is that
     of the image with the odd one behind it.
     """
     _refuse_no_image(op, x_shape, axes)
-    if len(w_shape) != axes + 2 or 0 in w_shape:
-        raise ValueError(
-            f"{op}: the kernel has shape {list(w_shape)}; it must be [O, C / groups, {KERNEL[axes]}], none of them 0"
-        )
+    if len(w_shape) != axes + 2 or 0 in (w_shape[0], *w_shape[2:]) or w_shape[1] < least:
+        wanted = f"[O, C / groups, {KERNEL[axes]}], none of them 0{'' if least else ' but C'}"
+        raise ValueError(f"{op}: the kernel has shape {list(w_shape)}; it must be {wanted}")
     if bias is not None and tuple(bias.shape) != tuple(w_shape[:1]):
         raise ValueError(f"{op}: bias has shape {list(bias.shape)} and weight {list(w_shape)}; bias must be [O]")
     if groups < 1 or w_shape[0] % groups:
@@ -136,6 +154,8 @@ def convolution(
             raise ValueError(f"{op}: padding = 'same' with stride = {stride!r}; the stride must be 1")
         x_size = tuple([H + (reach - 1) % 2 for H, reach in zip(g.x_size, g.reach, strict=True)])
         g = replace(g, x_size=x_size, padding=tuple([(reach - 1) // 2 for reach in g.reach]))
+    if 0 in x_shape[-axes:] and 0 not in x_shape[: len(x_shape) - axes]:
+        raise ValueError(f"{op}: input has shape {list(x_shape)}; {IMAGE[axes]} must not be 0")
     for H, reach, pad in zip(g.x_size, g.reach, g.padding, strict=True):
         if reach > H + 2 * pad:
             raise ValueError(
@@ -170,7 +190,8 @@ def transposed(
     if groups < 1 or w_shape[0] % groups:
         raise ValueError(f"{op}: groups = {groups} must be at least 1 and divide the {w_shape[0]} input maps")
     y_size = tuple(delta_shape[-axes:])
-    if w_shape[0] != delta_shape[-1 - axes] or 0 in y_size:
+    nothing = len(delta_shape) == axes + 2 and delta_shape[0] == 0  # of no images PyTorch asks less
+    if w_shape[0] != delta_shape[-1 - axes] or (0 in y_size and not nothing):
         raise ValueError(
             f"{op}: input has shape {list(delta_shape)} and the kernel {list(w_shape)}; input must have "
             f"{w_shape[0]} maps of {IMAGE[axes]} pixels, not 0"
@@ -184,14 +205,14 @@ def transposed(
         groups,
     )
     behind = per_axis(op, "output_padding", output_padding, axes, 0)
-    if any(more >= max(s, d) for more, s, d in zip(behind, g.stride, g.dilation, strict=True)):
+    if not nothing and any(more >= max(s, d) for more, s, d in zip(behind, g.stride, g.dilation, strict=True)):
         raise ValueError(
             f"{op}: output_padding = {output_padding!r} with stride = {stride!r} and dilation = {dilation!r}; it must "
             "be smaller than one of them"
         )
     rows = zip(y_size, g.stride, g.reach, behind, g.padding, strict=True)
     x_size = tuple([(I - 1) * s + reach + more - 2 * pad for I, s, reach, more, pad in rows])
-    if min(x_size) < 1:
+    if min(x_size) < 0:
         raise ValueError(
             f"{op}: padding = {padding!r} for an input of {list(y_size)} under a kernel that reaches over "
             f"{list(g.reach)} pixels; the output would have extents {list(x_size)}"
@@ -228,14 +249,19 @@ def pooling(
         ceil_mode=bool(ceil_mode),
     )
     for axis in (0, 1):
-        if 2 * geometry.padding[axis] > geometry.reach[axis]:
+        if 2 * geometry.padding[axis] > geometry.w_size[axis]:
             raise ValueError(
-                f"{op}: padding = {list(geometry.padding)} is more than half of the window, which reaches over "
-                f"{list(geometry.reach)} pixels; some windows would see padding only"
+                f"{op}: padding = {list(geometry.padding)} is more than half of kernel_size = {list(geometry.w_size)}; "
+                "it must be half of it at most"
             )
     if min(geometry.y_size) < 1:
         raise ValueError(
             f"{op}: the window reaches over {list(geometry.reach)} pixels and the image has {[H, W]}, padded by "
             f"{list(geometry.padding)} on each side; the output would have extents {list(geometry.y_size)}"
+        )
+    if any(geometry.misses(axis) for axis in (0, 1)):
+        raise ValueError(
+            f"{op}: kernel_size = {list(geometry.w_size)}, dilation = {list(geometry.dilation)} and padding = "
+            f"{list(geometry.padding)} for an image of {[H, W]} pixels; a window would see padding only"
         )
     return geometry

@@ -23,6 +23,7 @@ def two_classes(x: Tensor, t: Tensor, p: Tensor) -> Tensor:
     """p t log(1 + exp(-x)) + (1 - t) log(1 + exp(x)).
 
     With log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)): no exponential overflows and no two large numbers cancel.
+    b comes first: a sum has the layout of its first term, and PyTorch's loss that of t.
     """
     a, b = p * t, 1 - t
-    return (a + b) * (-x.abs()).exp().log1p() + a * torch.relu(-x) + b * torch.relu(x)
+    return (b + a) * (-x.abs()).exp().log1p() + a * torch.relu(-x) + b * torch.relu(x)

@@ -10,10 +10,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
+from manualbp.kernels.layout import maps_last
 from manualbp.kernels.pieces import pieces
 from manualbp.kernels.precision import wide
-from manualbp.kernels.transforms import in_place
+from manualbp.kernels.transforms import in_place, transformed
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,9 @@ class Sharing:
     """Which numbers of x share what.
 
     over: the axes of x whose numbers share a mean and a variance. along: the axes of x along which w and b stay the
-    same; they have the others. momentum: how much of the running statistics one batch replaces (batch only).
-    A frozen value, not a tuple: torch.func takes a tuple among a Function's arguments apart.
+    same; they have the others. groups: of maps (group only); both speak of x as `apart` makes it. momentum: how much of
+    the running statistics one batch replaces (batch only). A frozen value, not a tuple: torch.func takes a tuple among
+    a Function's arguments apart.
     """
 
     kind: Literal["batch", "layer", "group"]
@@ -30,11 +33,20 @@ class Sharing:
     along: tuple[int, ...]
     eps: float
     momentum: float = 0.0
+    groups: int = 0
 
     @property
     def both(self) -> tuple[int, ...]:
         """The axes that are summed over in every gradient."""
         return tuple(axis for axis in self.over if axis in self.along)
+
+    def apart(self, x: Tensor) -> Tensor:
+        """x [N, C, ...] as [N, G, C / G, ...] where groups of maps share a mean; else as it is."""
+        return x.unflatten(1, (self.groups, -1)) if self.groups else x
+
+    def together(self, w: Tensor) -> Tensor:
+        """w [G, C / G] as [C], the other way."""
+        return w.flatten() if self.groups else w
 
     def count(self, x: Tensor) -> int:
         """m, how many numbers share a mean."""
@@ -48,8 +60,11 @@ class Sharing:
 def normalise(
     x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, mu, r) with y = (x - mu) r w + b; mu and r broadcast with x. mean and var: running, updated in place."""
-    statistics = [1 if axis in how.over else n for axis, n in enumerate(x.shape)]
+    """(y, mu, r) with y = (x - mu) r w + b; mu and r broadcast with x. mean and var: running, updated in place.
+
+    y is no view, so that it may be changed in place: autograd forbids that for a view that a rule returns.
+    """
+    statistics = [1 if axis in how.over else n for axis, n in enumerate(how.apart(x).shape)]
     if how.kind == "batch" and x.numel() == 0:  # as in PyTorch, no sample does not count
         mu = x.new_zeros(statistics, dtype=wide(x.dtype))
         return torch.empty_like(x), mu, torch.ones_like(mu)
@@ -102,11 +117,19 @@ def combined(delta: Tensor, a: Tensor, x: Tensor, c: Tensor, e: Tensor) -> Tenso
 def _batch(
     x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wide_mean, wide_var = _wide(mean), _wide(var)
-    result = torch.native_batch_norm(x, w, b, wide_mean, wide_var, True, how.momentum, how.eps)
-    for running, t in ((mean, wide_mean), (var, wide_var)):
-        if running is not None and t is not None and running.dtype != t.dtype:
-            running.copy_(t)
+    """PyTorch's kernel does not count its change of the running statistics as one, so that who kept them cannot tell.
+
+    It is counted here. Under vmap the tensor below is one that only an operation reaches: there it is copied back.
+    """
+    m, v = (None if t is None else t.to(wide(t.dtype), copy=transformed()) for t in (mean, var))
+    result = torch.native_batch_norm(x, w, b, m, v, True, how.momentum, how.eps)
+    for t, changed in ((mean, m), (var, v)):
+        if t is None or changed is None:
+            continue
+        if t is not changed:
+            t.copy_(changed)
+        elif not (torch.compiler.is_compiling() or t.is_inference()):  # the one counts it, the other has no counter
+            increment_version(t)
     return result
 
 
@@ -115,14 +138,11 @@ def _layer(x: Tensor, w: Tensor | None, b: Tensor | None, how: Sharing) -> tuple
 
 
 def _group(x: Tensor, w: Tensor | None, b: Tensor | None, how: Sharing) -> tuple[Tensor, Tensor, Tensor]:
-    """x [N, G, C / G, ...], w and b [G, C / G]. The kernel for channels_last is the CPU's only, as in PyTorch."""
-    N, G, maps, *size = x.shape
-    x = x.flatten(1, 2)
-    channels_last = x.ndim > 3 and x.stride(1) == 1 and x.device.type == "cpu"
-    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else x.contiguous()
-    w, b = (t if t is None else t.reshape(-1) for t in (w, b))
-    y, mu, r = torch.native_group_norm(x, w, b, N, G * maps, prod(size), G, how.eps)
-    return y.unflatten(1, (G, maps)), mu, r
+    """The kernel for channels_last is the CPU's only, as in PyTorch."""
+    N, C, *size = x.shape
+    last = x.device.type == "cpu" and maps_last(x)
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x.contiguous()
+    return torch.native_group_norm(x, w, b, N, C, prod(size), how.groups, how.eps)
 
 
 def _wide(t: Tensor | None) -> Tensor | None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp.kernels.layout import laid_out
 from manualbp.kernels.precision import wide
 
 
@@ -14,11 +15,13 @@ class Margins:
     """Margins of an image: `sides` (before, after) from the last axis backwards, as torch.nn.functional.pad has them.
 
     x_size: the extents of the padded axes, last axis first. mode: constant, reflect, replicate or circular.
+    last: the image is in channels_last, so what is folded back to it is.
     """
 
     sides: tuple[int, ...]
     x_size: tuple[int, ...]
     mode: str
+    last: bool = False
 
     def inward(self) -> "Margins":
         """The margins that take these away again."""
@@ -37,7 +40,7 @@ def fold(delta: Tensor, margins: Margins) -> Tensor:
 
     Which pixels these are is found by padding their numbers. Half precision is summed in float32.
     """
-    dx = delta.to(wide(delta.dtype))
+    dx = laid_out(delta, margins.last).to(wide(delta.dtype))
     for axis, W in enumerate(margins.x_size, start=1):
         numbers = torch.arange(W, dtype=torch.float64, device=delta.device)
         source = T.pad(numbers[None], margins.sides[2 * axis - 2 : 2 * axis], margins.mode)[0].long()

@@ -13,6 +13,7 @@ from torch import Tensor
 from manualbp.kernels.geometry import Geometry, Places
 from manualbp.kernels.layout import laid_out, maps_last
 from manualbp.kernels.precision import wide
+from manualbp.kernels.transforms import recorded
 
 # Up to this factor f PyTorch's "nearest" repeats each pixel f times in float32: there f (1 / f), rounded, is 1.
 NEAREST_IS_EXACT = 40
@@ -40,8 +41,9 @@ def max_pool_by_bytes(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
         return y, in_window(index, g)
 
     N, images = x.shape[0], MOST // (x.shape[1] * prod(g.y_size) or 1) or 1
-    if images >= N or torch.compiler.is_compiling():
-        return pooled(0, N)
+    if torch.compiler.is_compiling() or recorded() or images >= N:  # what is recorded is for any number of images
+        y, index = max_pool(x, g)
+        return y, in_window(index, g)
     first = pooled(0, images)
     whole = tuple(_room(t, N) for t in first)
     for t, part in zip(whole, first, strict=True):
@@ -148,7 +150,8 @@ def put(delta: Tensor, place: Tensor, places: Places) -> Tensor:
         plain = place.dtype == torch.int64 or delta.device.type != "cpu" or torch.compiler.is_compiling()
         if plain or len(layouts) != 1:
             return unpool(delta, _positions(place, places), places.x_size)
-        return _put_in_pieces(delta, place, places.windows, layouts[0])  # pyright: ignore[reportArgumentType]
+        last = layouts == [torch.channels_last]
+        return _put_in_pieces(laid_out(delta, last), place, places.windows, layouts[0])  # pyright: ignore[reportArgumentType]
     index = _positions(place, places)
     dtype = wide(delta.dtype)
     channels_last = C > 1 and delta.stride(1) == 1
@@ -160,7 +163,8 @@ def put(delta: Tensor, place: Tensor, places: Places) -> Tensor:
 def _put_in_pieces(delta: Tensor, byte: Tensor, g: Geometry, layout: torch.memory_format) -> Tensor:
     """`put` where windows lie apart, a few images at a time: their positions are used while in the cache.
 
-    PyTorch gives each piece of the result the layout that it sees in delta: there must be no doubt which.
+    PyTorch gives each piece of the result the layout that it sees in delta's strides, whatever the piece had: there
+    must be no doubt which. One image or one column of windows leaves a stride that could say anything: see laid_out.
     """
     N, C, *_ = delta.shape
     dx = torch.empty((N, C, *g.x_size), dtype=delta.dtype, memory_format=layout)
@@ -176,9 +180,7 @@ def unpool(x: Tensor, index: Tensor, y_size: tuple[int, ...]) -> Tensor:
     """x[n, c, i, j] written at index[n, c, i, j] of an image of extents y_size; of equal positions one value stays."""
     if x.shape[0] == 0:
         return x.new_zeros(*x.shape[:2], *y_size)
-    (I, J), (H, W) = x.shape[2:], y_size
-    # With this kernel and this stride PyTorch's image has these extents, whatever they are.
-    return T.max_unpool2d(x, index, (H - I + 1, W - J + 1), (1, 1))
+    return torch.ops.aten.max_unpool2d(x, index, y_size)
 
 
 def window_mean(x: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
@@ -190,7 +192,7 @@ def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override:
     """Each delta, divided as in `window_mean`, added to every pixel of its window: [N, C, H, W]."""
     (H, W), (P, Q), (s, t), (top, left) = g.x_size, g.w_size, g.stride, g.padding
     C = delta.shape[1]
-    share = delta / _divisor(delta, g, count_include_pad, override)
+    share = laid_out(delta, g.last) / _divisor(delta, g, count_include_pad, override)
     if (P % s, Q % t) == (0, 0) and delta.shape[0] > 0:
         # Windows overlap by whole blocks of s x t pixels: add up by blocks, r x q of them a window, and upsample.
         r, q = P // s, Q // t
@@ -201,7 +203,8 @@ def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override:
         dx = T.interpolate(share, (share.shape[2] * s, share.shape[3] * t), mode=mode)
     else:  # full convolution with a box, which is its own rotation
         dx = T.conv_transpose2d(share, delta.new_ones(C, 1, P, Q), None, g.stride, groups=C)
-    return T.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))
+    dx = T.pad(dx, (-left, W + left - dx.shape[3], -top, H + top - dx.shape[2]))
+    return laid_out(dx, g.last and 1 in delta.shape)  # one number a map shows no layout
 
 
 def _divisor(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor | int:

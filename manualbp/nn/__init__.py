@@ -5,6 +5,7 @@ layer keeps for backward, what it refuses and where its formula comes from stand
 layers are the lectures' own: TrueConv2d, and ConnectedConv2d with its connection tables.
 """
 
+from manualbp.classes import refuse_quantisation, refuse_script
 from manualbp.nn.activation import (
     CELU,
     ELU,
@@ -108,3 +109,8 @@ __all__ = [
     "ZeroPad2d",
     "random_connections",
 ]
+
+for _name in __all__:
+    if isinstance(_layer := globals()[_name], type):
+        _layer.__prepare_scriptable__ = refuse_script  # pyright: ignore[reportAttributeAccessIssue]
+        _layer.qconfig = property(fset=refuse_quantisation)  # pyright: ignore[reportAttributeAccessIssue]

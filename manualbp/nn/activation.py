@@ -49,7 +49,7 @@ class ReLU(nn.ReLU):
 
         y = max(x, 0)    dL/dx = delta [y > 0]
 
-    Shapes: x and y of any one shape. Kept for backward: y; in place a bit a number.
+    Shapes: x and y of any one shape. Kept for backward: y.
     Read: functional/activation/relu.py; lecture 003, eq. 3.2.
     """
 
@@ -62,7 +62,7 @@ class Hardtanh(nn.Hardtanh):
 
         y = min(max(x, low), high)    dL/dx = delta [low < y < high]
 
-    Shapes: x and y of any one shape. Kept for backward: y.
+    Shapes: x and y of any one shape. Kept for backward: a bit a number.
     Read: functional/activation/piecewise_linear.py; Collobert 2004.
     """
 
@@ -75,7 +75,7 @@ class ReLU6(nn.ReLU6):
 
         y = min(max(x, 0), 6)    dL/dx = delta [0 < y < 6]
 
-    Shapes: x and y of any one shape. Kept for backward: y; in place a bit a number.
+    Shapes: x and y of any one shape. Kept for backward: a bit a number.
     Read: functional/activation/piecewise_linear.py; Krizhevsky 2010.
     """
 
@@ -88,7 +88,7 @@ class LeakyReLU(nn.LeakyReLU):
 
         y = x above 0, else a x    dL/dx = delta above 0, else a delta
 
-    Shapes: x and y of any one shape. Kept for backward: y (x for a negative slope a).
+    Shapes: x and y of any one shape. Kept for backward: a bit a number; in place y, if a is not negative.
     Read: functional/activation/piecewise_linear.py; Maas et al. 2013.
     """
 
@@ -114,7 +114,7 @@ class ELU(nn.ELU):
 
         y = x above 0, else alpha (exp x - 1)    dL/dx = delta above 0, else delta alpha exp x
 
-    Shapes: x and y of any one shape. Kept for backward: x.
+    Shapes: x and y of any one shape. Kept for backward: x; in place y, if alpha is not negative.
     Read: functional/activation/exponential.py; Clevert et al. 2015, sec. 3.
     """
 
@@ -127,7 +127,7 @@ class SELU(nn.SELU):
 
         y = scale x above 0, else scale alpha (exp x - 1)    dL/dx = delta scale, or delta scale alpha exp x
 
-    Shapes: x and y of any one shape. Kept for backward: x.
+    Shapes: x and y of any one shape. Kept for backward: x; in place y.
     Read: functional/activation/exponential.py; Klambauer et al. 2017.
     """
 
@@ -140,7 +140,7 @@ class CELU(nn.CELU):
 
         y = x above 0, else alpha (exp(x / alpha) - 1)    dL/dx = delta above 0, else delta exp(x / alpha)
 
-    Shapes: x and y of any one shape. Kept for backward: x.
+    Shapes: x and y of any one shape. Kept for backward: x; in place y.
     Read: functional/activation/exponential.py; Barron 2017.
     """
 
@@ -218,7 +218,7 @@ class Hardsigmoid(nn.Hardsigmoid):
 
         y = min(max(x + 3, 0), 6) / 6    dL/dx = delta [-3 < x < 3] / 6
 
-    Shapes: x and y of any one shape. Kept for backward: x; in place a bit a number.
+    Shapes: x and y of any one shape. Kept for backward: a bit a number.
     Read: functional/activation/piecewise_linear.py; Howard et al. 2019.
     """
 
@@ -242,9 +242,9 @@ class Hardswish(nn.Hardswish):
 class Hardshrink(nn.Hardshrink):
     """torch.nn.Hardshrink on `manualbp.functional.hardshrink`.
 
-        y = x, and 0 where |x| <= lambd    dL/dx = delta, and 0 where -lambd <= y <= lambd
+        y = x, and 0 where |x| <= lambd    dL/dx = delta, and 0 where -lambd <= x <= lambd
 
-    Shapes: x and y of any one shape. Kept for backward: y.
+    Shapes: x and y of any one shape. Kept for backward: a bit a number.
     Read: functional/activation/shrink.py; Donoho and Johnstone 1994.
     """
 
@@ -255,9 +255,9 @@ class Hardshrink(nn.Hardshrink):
 class Softshrink(nn.Softshrink):
     """torch.nn.Softshrink on `manualbp.functional.softshrink`.
 
-        y = x - lambd above lambd, x + lambd below -lambd, else 0    dL/dx = delta, and 0 where y = 0
+        y = x - lambd above lambd, x + lambd below -lambd, else 0    dL/dx = delta, and 0 where -lambd <= x <= lambd
 
-    Shapes: x and y of any one shape. Kept for backward: y.
+    Shapes: x and y of any one shape. Kept for backward: a bit a number.
     Read: functional/activation/shrink.py; Donoho and Johnstone 1994.
     """
 
@@ -270,7 +270,7 @@ class Threshold(nn.Threshold):
 
         y = x where x is above the threshold, else the value    dL/dx = delta, and 0 where x is not above it
 
-    Shapes: x and y of any one shape. Kept for backward: y (x for a value above the threshold).
+    Shapes: x and y of any one shape. Kept for backward: a bit a number.
     Read: functional/activation/shrink.py, derived there.
     """
 

@@ -90,9 +90,9 @@ class ConnectedConv2d(Conv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, "meta"
         )
         o, c = _within_groups(table, groups).nonzero(as_tuple=True)
-        self.register_buffer("output_map", o.to(device))
-        self.register_buffer("input_map", c.to(device))
         self.weight = nn.Parameter(torch.empty(len(o), *self.kernel_size, device=device, dtype=dtype))
+        self.register_buffer("output_map", o.to(self.weight.device))
+        self.register_buffer("input_map", c.to(self.weight.device))
         if self.bias is not None:
             self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
         self.reset_parameters()
@@ -147,7 +147,7 @@ def _table(connections: Tensor | Sequence[Sequence[int]], C: int, O: int) -> Ten
 
 def _of_lists(name: str, rows: list[list[int]], C: int) -> Tensor:
     """bool [O, C] of the input maps that each output map sees."""
-    table = torch.zeros(len(rows), C, dtype=torch.bool)
+    table = torch.zeros(len(rows), C, dtype=torch.bool, device="cpu")  # also where new tensors go to meta
     for o, row in enumerate(rows):
         if any(isinstance(c, bool) or not isinstance(c, int) for c in row):
             raise TypeError(f"{name}[{o}] = {row}; it must hold ints, the input maps that it sees, or be a bool tensor")
@@ -163,9 +163,9 @@ def _of_lists(name: str, rows: list[list[int]], C: int) -> Tensor:
 def _within_groups(table: Tensor, groups: int) -> Tensor:
     """bool [O, C / groups]: the part of the table that the groups leave, or a refusal where it is not all."""
     O, C = table.shape
-    own = torch.arange(groups).repeat_interleave(O // groups)
+    own = torch.arange(groups, device=table.device).repeat_interleave(O // groups)
     blocks = table.view(O, groups, C // groups)
-    within = blocks[torch.arange(O), own]
+    within = blocks[torch.arange(O, device=table.device), own]
     if within.sum() < table.sum():
         o = int((within.sum(1) < table.sum(1)).nonzero()[0])
         raise ValueError(

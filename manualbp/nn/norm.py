@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from manualbp import functional as F
+from manualbp.functional.checks import require_real
 
 
 def batch_norm_settings(layer: _BatchNorm, input: Tensor) -> tuple[Any, ...]:
@@ -14,6 +15,7 @@ def batch_norm_settings(layer: _BatchNorm, input: Tensor) -> tuple[Any, ...]:
     and where there are no running ones. These are updated in training if they are tracked, with momentum, or
     cumulatively (momentum=None): the batch is counted here.
     """
+    require_real("batch_norm", input=input)
     layer._check_input_dim(input)
     momentum = layer.momentum if layer.momentum is not None else 0.0
     if layer.training and layer.track_running_stats and layer.num_batches_tracked is not None:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from manualbp import functional as F
+from manualbp.functional.checks import require_real
 
 
 class ZeroPad2d(nn.ZeroPad2d):
@@ -72,5 +73,6 @@ class CircularPad2d(nn.CircularPad2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        require_real("pad", input=input)
         self._check_input_dim(input)
         return F.pad(input, self.padding, mode="circular")

@@ -92,8 +92,9 @@ class Upsample(nn.Upsample):
 
         y = A x B^T    dL/dx = A^T delta B    A and B: the weights of rows and columns, which do not depend on x
 
-    Shapes: x [N, C, H, W] -> y [N, C, I, J]. Kept for backward: nothing but the extents and the factors.
-    Read: functional/resize.py; Long, Shelhamer and Darrell 2015, sec. 3.3.
+    Shapes: x [N, C, H, W] -> y [N, C, I, J], or one or three axes. Kept for backward: nothing but the extents and the
+    factors.
+    Read: functional/resize.py; Long, Shelhamer and Darrell 2015, sec. 3.3; Keys 1981.
     """
 
     def forward(self, input: Tensor) -> Tensor:

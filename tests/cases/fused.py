@@ -11,6 +11,7 @@ from tests.cases.norm import batch_norm, statistics
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {
     **{name: getattr(T, name) for name in ("relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "hardswish")},
+    **{name: getattr(T, name) for name in ("leaky_relu", "elu", "mish")},
     "gelu_tanh": lambda z: T.gelu(z, approximate="tanh"),
 }
 NORM = ("training", "momentum", "eps")
@@ -56,6 +57,9 @@ BATCH_NORM_ACTIVATION = [
         ("tanh", "images", (2, 2, 3, 2), False, (normal(2), normal(2)), {}),
         ("relu6", "images", (2, 2, 3, 2), False, (normal(2), normal(2)), {}),
         ("hardswish", "images", (2, 2, 3, 2), False, (normal(2), normal(2)), {}),
+        ("leaky_relu", "images", (2, 2, 3, 2), False, (normal(2), normal(2)), {}),
+        ("elu", "images", (2, 2, 3, 2), False, (normal(2), normal(2)), {}),
+        ("mish", "images", (2, 2, 3, 2), False, (normal(2), normal(2)), {}),
     ]
 ]
 

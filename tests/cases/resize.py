@@ -66,5 +66,16 @@ INTERPOLATE = [
         ("bilinear", "factor 1.7, corners", (1, 2, 4, 3), {"scale_factor": 1.7, "align_corners": True}),
         ("bilinear", "recomputed", (1, 2, 4, 3), {"scale_factor": 1.7, "recompute_scale_factor": True}),
         ("bilinear", "from one pixel", (2, 3, 1, 1), {"size": 4}),
+        ("bicubic", "factors 1.7 and 0.6", (1, 2, 4, 5), {"scale_factor": (1.7, 0.6)}),
+        ("bicubic", "size, corners", (2, 1, 5, 4), {"size": (3, 7), "align_corners": True}),
+        ("area", "size", (2, 2, 5, 4), {"size": (3, 7)}),
+        ("nearest", "one axis", (2, 2, 5), {"size": 7}),
+        ("linear", "one axis", (2, 2, 5), {"scale_factor": 1.7}),
+        ("area", "one axis", (2, 2, 5), {"scale_factor": 0.6}),
+        ("nearest", "three axes", (1, 2, 2, 3, 4), {"scale_factor": 2}),
+        ("nearest-exact", "three axes", (1, 2, 2, 3, 4), {"size": (3, 4, 2)}),
+        ("trilinear", "three axes", (1, 2, 2, 3, 4), {"scale_factor": (1.5, 2, 0.7)}),
+        ("trilinear", "three axes, corners", (1, 1, 2, 3, 4), {"size": (3, 2, 5), "align_corners": True}),
+        ("area", "three axes", (1, 1, 2, 3, 4), {"size": (3, 2, 5)}),
     ]
 ]

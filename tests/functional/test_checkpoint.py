@@ -1,12 +1,13 @@
 """Under activation checkpointing nothing outlives its step: no rule's node is in a cycle with what it keeps."""
 
+import copy
 import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import manualbp
@@ -85,3 +86,31 @@ class Both(torch.autograd.Function):
 def test_the_count_finds_what_is_left() -> None:
     """One output a step, by a Function that does what `functional.rule.keep` is careful not to do."""
     assert left(Both.apply) >= 3
+
+
+class Checkpointed(nn.Module):
+    """A model that computes its layers again, functions among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+
+    def block(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.relu6(self.layers(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.block, x, use_reentrant=False)  # pyright: ignore[reportReturnType]
+
+
+def test_a_model_that_computes_again() -> None:
+    """Inside by_hand() and converted its functions are by hand both times, or PyTorch would find other tensors."""
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    model = Checkpointed().double()
+    converted = copy.deepcopy(model)
+    manualbp.convert(converted)
+    expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    for m in (model, converted):
+        with manualbp.by_hand() if m is model else torch.enable_grad():
+            y = m(x)
+        for a, b in zip(torch.autograd.grad(y.square().sum(), list(m.parameters())), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

@@ -47,6 +47,24 @@ def test_the_slope_where_pieces_meet_is_pytorchs(op: str, kwargs: Any, dtype: to
         torch.testing.assert_close(a, b, rtol=limit, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("end", [0.1, 0.3, 0.7, 1.1, 2 / 3])
+def test_an_end_that_half_precision_does_not_hold(end: float, dtype: torch.dtype, device: str) -> None:
+    """Beside it PyTorch compares in float32, but for the shrinking ones."""
+    rounded = torch.tensor(end, dtype=dtype)
+    beside = [torch.nextafter(rounded, torch.tensor(side, dtype=dtype)) for side in (INF, -INF)]
+    numbers = torch.stack([rounded, *beside])
+    ends = {"threshold": (end, 20.0), "hardshrink": (end,), "softshrink": (end,), "hardtanh": (-end, end)}
+    for op, settings in ends.items():
+        for inplace in ({}, {"inplace": True}) if op in ("threshold", "hardtanh") else ({},):
+            results = []
+            for functions in (F, T):
+                x = torch.cat([numbers, -numbers]).to(device).requires_grad_()
+                y = getattr(functions, op)(x * 1, *settings, **inplace)
+                results.append((y.detach(), *grad(y.sum(), x)))
+            assert all(map(torch.equal, *results)), op
+
+
 @pytest.mark.parametrize(("op", "kwargs"), [*KINKS, *SMOOTH], **ids)
 def test_no_number_and_infinity(op: str, kwargs: Any, device: str) -> None:
     x = torch.tensor([NAN, INF, -INF], device=device)

@@ -81,3 +81,47 @@ def test_mixed_dtypes_give_pytorchs(op: str, x_dtype: torch.dtype, t_dtype: torc
     ours, torchs = (getattr(m, op)(x, t) for m in (F, torch.nn.functional))
     assert ours.dtype == torchs.dtype
     assert torch.autograd.grad(ours, x)[0].dtype == x_dtype
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weight", [None, torch.ones(4)])
+@pytest.mark.parametrize(("z", "t"), [((3, 4), [0, 4, 1]), ((3, 4), [-1, 0, 1]), ((4,), 200), ((1, 4, 2), [[0, -7]])])
+def test_a_class_that_the_input_does_not_have(z: Any, t: Any, weight: Tensor | None, label_smoothing: float) -> None:
+    """Refused by name with and without smoothing and weights; where it is ignored, no class."""
+    x, target = torch.randn(z, dtype=torch.float64), torch.tensor(t)
+    w = None if weight is None else weight.double()
+    for op, how in (("cross_entropy", {"label_smoothing": label_smoothing}), ("nll_loss", {})):
+        with pytest.raises(ValueError, match=rf"{op}: target.*outside of 0 to 3"):
+            getattr(F, op)(x, target, w, **how)
+        odd = next(c for c in target.flatten().tolist() if not 0 <= c < 4)
+        ours, torchs = (
+            getattr(m, op)(x, target, w, ignore_index=odd, reduction="sum", **how) for m in (F, torch.nn.functional)
+        )
+        torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_without_any_class_all_may_be_ignored(reduction: str) -> None:
+    x, t = torch.zeros(2, 0, requires_grad=True), torch.full((2,), -100)
+    for op in ("cross_entropy", "nll_loss"):
+        ours, torchs = (getattr(m, op)(x, t, reduction=reduction) for m in (F, torch.nn.functional))
+        torch.testing.assert_close(ours, torchs, equal_nan=True)
+        assert torch.autograd.grad(ours.sum(), x)[0].shape == x.shape
+        with pytest.raises(ValueError, match=f"{op}: target"):
+            getattr(F, op)(x, t * 0)
+
+
+def test_smoothed_losses_without_any_weight_have_no_mean() -> None:
+    x, t, w = torch.randn(2, 3), torch.tensor([1, 1]), torch.tensor([1.0, 0, 1])
+    for m in (F, torch.nn.functional):
+        assert m.cross_entropy(x, t, w, label_smoothing=0.1).isnan()
+
+
+@pytest.mark.parametrize("x_dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("t_dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_cross_entropy_with_probabilities_of_another_dtype(x_dtype: torch.dtype, t_dtype: torch.dtype) -> None:
+    x, t = torch.randn(2, 3).to(x_dtype).requires_grad_(), torch.rand(2, 3).to(t_dtype)
+    ours, torchs = (m.cross_entropy(x, t) for m in (F, torch.nn.functional))
+    assert ours.dtype == torchs.dtype
+    torch.testing.assert_close(ours, torchs, rtol=1e-2, atol=0)
+    assert torch.autograd.grad(ours, x)[0].dtype == x_dtype

@@ -120,3 +120,17 @@ def test_layers_refuse_what_torchs_refuse(name: str) -> None:
     for layers in (manualbp.nn, torch.nn):
         with pytest.raises(ValueError, match="expected"):
             getattr(layers, name)(3)(torch.zeros(3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "w", [torch.arange(32, dtype=torch.float64).view(16, 2)[:, 0], torch.ones((), dtype=torch.float64).expand(16)]
+)
+def test_a_weight_is_read_whatever_its_strides(w: Tensor, training: bool) -> None:
+    """PyTorch's backward pass in channels_last reads it as if it were contiguous."""
+    x = random_like(torch.empty(4, 16, 3, 3, dtype=torch.float64)).contiguous(memory_format=torch.channels_last)
+    x, delta = x.requires_grad_(), random_like(x, 2).contiguous(memory_format=torch.channels_last)
+    running = torch.zeros(16).double(), torch.ones(16).double()
+    ours = torch.autograd.grad(F.batch_norm(x, *running, w, None, training), x, delta)[0]
+    theirs = torch.autograd.grad(T.batch_norm(x, *running, w.contiguous(), None, training), x, delta)[0]
+    assert distance(ours, theirs) <= EXACT

@@ -1,5 +1,6 @@
 """Tests of the tests: mistakes that people make, planted into the rules. Each must be caught by a named check."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -43,9 +44,9 @@ right = {name: getattr(module, name) for module, name in [
     (pool, "window_spread"),
     (conv_pool, "_spread"),
     (activation, "sigmoid_slope"),
-    (activation, "inside_slope"),
     (activation, "gelu_slope"),
     (bits, "unpacked"),
+    (bits, "beyond"),
 ]}  # fmt: skip
 right_backward, right_transposed = Correlate.backward, FullConvolve.backward
 right_jvp = Correlate.eager.jvp
@@ -63,10 +64,10 @@ def not_divided(delta: Tensor, g: Geometry, count_include_pad: bool, override: i
     return right["window_spread"](delta, g, count_include_pad, 1)
 
 
-def resized_back(delta: Tensor, H: int, W: int, r: Resize) -> Tensor:
+def resized_back(delta: Tensor, x_size: tuple[int, ...], r: Resize) -> Tensor:
     """The adjoint of an interpolation taken for the interpolation the other way."""
-    s = delta[0, 0].numel() / (H * W)
-    return T.interpolate(delta, (H, W), mode=r.mode, align_corners=r.align_corners) * s
+    s = delta[0, 0].numel() / math.prod(x_size)
+    return T.interpolate(delta, list(x_size), mode=r.mode, align_corners=r.align_corners) * s
 
 
 def start_forgotten(byte: Tensor, g: Geometry, start: Tensor | None = None) -> Tensor:
@@ -129,9 +130,9 @@ def a_little_off(delta: Tensor, y: Tensor) -> Tensor:
     return right["sigmoid_slope"](delta, y) * (1 + 1e-9)
 
 
-def ends_included(delta: Tensor, t: Tensor, low: float, high: float, slope: float) -> Tensor:
+def ends_included(t: Tensor, low: float, high: float) -> Tensor:
     """The whole of the real line is one piece."""
-    return right["inside_slope"](delta, t.clamp(low + 1e-3, high - 1e-3), low, high, slope)
+    return right["beyond"](t.clamp(low + 1e-3, high - 1e-3), low, high)
 
 
 def no_density(delta: Tensor, x: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ def as_if_not_rare(x: Tensor, p: Tensor) -> Tensor:
 def slope_at_x(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
     """phi' at what batch norm was given, instead of what it made of it."""
     x, *rest = ctx.saved_tensors
-    return ctx.recipe.slope(delta, x), None, None, *[None] * len(rest)
+    return ctx.recipe.activation.sloped(delta, x), None, None, *[None] * len(rest)
 
 
 def no_shift(recipe: Recipe, *sources: Tensor) -> Tensor:
@@ -228,15 +229,9 @@ PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]
     (activation, "sigmoid_slope", writes_into_delta, SIGMOID, {checks.takes_any_delta}),
     (activation, "sigmoid_slope", contiguous_only, SIGMOID, {checks.takes_any_delta}),
     (activation, "sigmoid_slope", by_pytorch, SIGMOID, {checks.is_by_hand}),
-    (activation, "inside_slope", ends_included, RELU6, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (bits, "beyond", ends_included, RELU6, {checks.equals_pytorch, checks.passes_gradcheck}),
     (activation, "gelu_slope", no_density, GELU, {checks.equals_pytorch, checks.passes_gradcheck}),
-    (
-        Reactivate,
-        "backward",
-        staticmethod(slope_at_x),
-        NORM_RELU,
-        {checks.equals_pytorch, checks.passes_gradcheck},
-    ),
+    (Reactivate, "backward", staticmethod(slope_at_x), NORM_RELU, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Recipe, "sum", no_shift, NORM_RELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Recipe, "value", not_activated, GELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Recipe, "sum", constant_scale, NORM_RELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),

@@ -76,6 +76,18 @@ def test_torch_func(case: Case, device: str) -> None:
 
 
 @every_case
+def test_batches_of_deltas(case: Case, device: str) -> None:
+    """torch.autograd.grad's own, by PyTorch's older vmap: each delta's gradients, and once more of these."""
+    inputs, settings = case.inputs(device), case.settings(device)
+    y = first(case.ours(*inputs, **settings))
+    deltas = torch.stack([random_like(y, seed).detach() for seed in (5, 6, 7)])
+    each = [torch.autograd.grad(y, wanted(inputs), delta, retain_graph=True) for delta in deltas]
+    batch = torch.autograd.grad(y, wanted(inputs), deltas, is_grads_batched=True, retain_graph=True)
+    for a, *some in zip(batch, *each, strict=True):
+        assert torch.equal(a, torch.stack(some))
+
+
+@every_case
 def test_compile(case: Case, device: str) -> None:
     """One graph without a break; first derivatives inside it, as torch.compile takes no second ones."""
     torch._dynamo.reset()

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 import torch.multiprocessing
@@ -18,11 +17,11 @@ from torch.utils.checkpoint import checkpoint
 
 import manualbp
 import manualbp.nn
-from manualbp.functional.conv import Correlate
-from manualbp.kernels import activation
+from manualbp.kernels import activation, conv
+from manualbp.kernels.geometry import Geometry
 
 Gradients = dict[str, Tensor]
-right_slope, right_backward = activation.sigmoid_slope, Correlate.backward
+right_slope, right_kernel_gradient = activation.sigmoid_slope, conv.kernel_gradient
 
 
 def twice_the_slope(delta: Tensor, y: Tensor) -> Tensor:
@@ -30,15 +29,14 @@ def twice_the_slope(delta: Tensor, y: Tensor) -> Tensor:
     return 2 * right_slope(delta, y)
 
 
-def twice_the_kernel(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+def twice_the_kernel(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     """dL/dw doubled."""
-    dx, dw, *rest = right_backward(ctx, delta)
-    return dx, None if dw is None else 2 * dw, *rest
+    return 2 * right_kernel_gradient(x, delta, g)
 
 
 WRONG = {
     "slope": (activation, "sigmoid_slope", twice_the_slope),
-    "kernel": (Correlate, "backward", staticmethod(twice_the_kernel)),
+    "kernel": (conv, "kernel_gradient", twice_the_kernel),
 }
 # How many times its gradient each parameter then gets: a slope doubles all that is before it.
 TIMES = {

@@ -10,7 +10,8 @@ softplus    y = log(1 + exp(beta x)) / beta                         dy/dx = exp(
 logsigmoid  y = log s(x) = -log(1 + exp(-x))                        dy/dx = s(-x), softplus's slope for beta = -1
 
 s is the sigmoid. At 0 the slope of the ELU is that from below, as in PyTorch. In the output it would be
-k (y + scale alpha), but where x is far below 0 these two cancel: of a rounded y nothing would be left. So x is kept.
+k (y + scale alpha), but where x is far below 0 these two cancel: of a rounded y nothing would be left. So x is kept. In
+place that would be a copy: there y is kept, as in PyTorch, but for scale alpha k < 0, where y does not tell the side.
 
 Letters: x input, y output, delta = dL/dy, eps = dL/d(dx).
 """
@@ -22,9 +23,10 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp.functional.activation.in_place import InPlace, copied, write
 from manualbp.functional.activation.sigmoid import Sigmoid
-from manualbp.functional.checks import full_precision, refuse_complex
-from manualbp.functional.rule import ElementwiseRule, run
+from manualbp.functional.checks import full_precision, require_floating
+from manualbp.functional.rule import ElementwiseRule, keep, run
 from manualbp.kernels import activation as kernels
 
 # The SELU's alpha, scale and k (Klambauer et al. 2017).
@@ -47,6 +49,28 @@ class ELU(ElementwiseRule):
         return run(ELUSlope, delta, x, *ctx.settings), None, None, None
 
 
+class ELUInPlace(InPlace, ELU):
+    """The same in the place of x, for scale alpha k >= 0: y is positive if x is.
+
+    dL/dx = delta scale, or delta k (y + scale alpha). Kept: y.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, alpha: float, scale: float, k: float) -> Tensor:
+        return torch.ops.aten.elu_(x, alpha, scale, k)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, *ctx.settings = inputs
+        ctx.mark_dirty(output)
+        keep(ctx, output)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        (y,) = ctx.saved_tensors
+        return run(ELUSlopeOfOutput, delta, y, *ctx.settings), None, None, None
+
+
 class ELUSlope(ElementwiseRule):
     """dx = delta scale where x > 0, else delta scale alpha k exp(k x).
 
@@ -62,6 +86,22 @@ class ELUSlope(ElementwiseRule):
         (delta, x), (*_, k) = ctx.saved_tensors, ctx.settings
         below = eps * delta * (x <= 0) * k
         return run(ELUSlope, eps, x, *ctx.settings), run(ELUSlope, below, x, *ctx.settings), None, None, None
+
+
+class ELUSlopeOfOutput(ElementwiseRule):
+    """dx = delta scale where y > 0, else delta k (y + scale alpha).
+
+    By delta: the same map of eps. By y: k eps delta [y <= 0].
+    """
+
+    @staticmethod
+    def forward(delta: Tensor, y: Tensor, alpha: float, scale: float, k: float) -> Tensor:
+        return kernels.elu_slope_of_output(delta, y, alpha, scale, k)
+
+    @staticmethod
+    def backward(ctx: Any, eps: Tensor) -> tuple[Tensor | None, ...]:
+        (delta, y), (*_, k) = ctx.saved_tensors, ctx.settings
+        return run(ELUSlopeOfOutput, eps, y, *ctx.settings), eps * delta * (y <= 0) * k, None, None, None
 
 
 class Softplus(ElementwiseRule):
@@ -111,11 +151,11 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
     input of any shape and floating dtype -> input where it is positive, else alpha (exp(input) - 1), the same shape. At
     0 the slope is alpha, as in PyTorch. inplace: the values are also written into input, which is returned. Kept for
-    backward: the input, with inplace a copy of it, as the slope in the output is a difference of nearly equal numbers.
-    Raises TypeError for complex numbers.
+    backward: the input, as the slope in the output is a difference of nearly equal numbers; in place the output all the
+    same, as in PyTorch, or for alpha below 0 a copy of the input. Raises TypeError for other dtypes.
     Source: Clevert et al. 2015, sec. 3; derivation at the head of this file.
     """
-    refuse_complex("elu", input=input)
+    require_floating("elu", input=input)
     return _elu(input, alpha, 1.0, 1.0, inplace)
 
 
@@ -124,10 +164,10 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
     input of any shape and floating dtype -> scale input where it is positive, else scale alpha (exp(input) - 1), the
     same shape, with scale = 1.0507 and alpha = 1.6733. At 0 the slope is scale alpha, as in PyTorch. inplace and kept
-    for backward: as `elu`. Raises TypeError for complex numbers.
+    for backward: as `elu`. Raises TypeError for other dtypes.
     Source: Klambauer et al. 2017, eq. 2; derivation at the head of this file.
     """
-    refuse_complex("selu", input=input)
+    require_floating("selu", input=input)
     return _elu(input, *SELU, inplace)
 
 
@@ -136,17 +176,20 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
     input of any shape and floating dtype -> input where it is positive, else alpha (exp(input / alpha) - 1), the same
     shape. The slope has no jump at 0. inplace and kept for backward: as `elu`. Raises ValueError for alpha = 0,
-    TypeError for complex numbers. Source: Barron 2017; derivation at the head of this file.
+    TypeError for other dtypes. Source: Barron 2017; derivation at the head of this file.
     """
-    refuse_complex("celu", input=input)
+    require_floating("celu", input=input)
     if alpha == 0:
         raise ValueError("celu: alpha = 0; it must not be 0, as the input is divided by it")
     return _elu(input, alpha, 1.0, 1 / alpha, inplace)
 
 
 def _elu(x: Tensor, alpha: float, scale: float, k: float, inplace: bool) -> Tensor:
-    y = run(ELU, x.clone() if inplace else x, alpha, scale, k)
-    return x.copy_(y) if inplace else y
+    if not inplace:
+        return run(ELU, x, alpha, scale, k)
+    if scale * alpha * k < 0:
+        return copied(ELU, x, alpha, scale, k)
+    return write(ELUInPlace, ELU, x, alpha, scale, k)
 
 
 def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
@@ -154,10 +197,10 @@ def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
 
     input of any shape and floating dtype (under autocast on CUDA: cast to float32) -> log(1 + exp(beta input)) / beta,
     the same shape, and input itself where beta input > threshold. Kept for backward: the input, as the output
-    does not tell on which side of the threshold it was. Raises TypeError for complex numbers.
+    does not tell on which side of the threshold it was. Raises TypeError for other dtypes.
     Source: Dugas et al. 2001; derivation at the head of this file.
     """
-    refuse_complex("softplus", input=input)
+    require_floating("softplus", input=input)
     x = full_precision(input)[0] if input.device.type == "cuda" else input
     return run(Softplus, x, beta, threshold)
 
@@ -166,7 +209,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     """torch.nn.functional.logsigmoid with a backward pass by hand.
 
     input of any shape and floating dtype -> log(1 / (1 + exp(-input))), the same shape. Kept for backward: the input.
-    Raises TypeError for complex numbers. Source: Dugas et al. 2001; derivation at the head of this file.
+    Raises TypeError for other dtypes. Source: Dugas et al. 2001; derivation at the head of this file.
     """
-    refuse_complex("logsigmoid", input=input)
+    require_floating("logsigmoid", input=input)
     return run(LogSigmoid, input)

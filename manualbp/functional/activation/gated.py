@@ -33,9 +33,10 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp.functional.activation.exponential import Softplus
+from manualbp.functional.activation.in_place import copied
 from manualbp.functional.activation.piecewise_linear import InsideSlope
 from manualbp.functional.activation.sigmoid import Sigmoid, Tanh
-from manualbp.functional.checks import refuse_complex
+from manualbp.functional.checks import require_floating
 from manualbp.functional.rule import ElementwiseRule, keep, run
 from manualbp.kernels import activation as kernels
 
@@ -188,10 +189,10 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
     input of any shape and floating dtype -> input Phi(input), the same shape; approximate="tanh": Phi by a tanh. Kept
     for backward: the input, as the output takes most of its negative values twice. Raises ValueError for another
-    `approximate`, TypeError for complex numbers.
+    `approximate`, TypeError for other dtypes.
     Source: Hendrycks and Gimpel 2016, sec. 2; derivation at the head of this file.
     """
-    refuse_complex("gelu", input=input)
+    require_floating("gelu", input=input)
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate = {approximate!r}; it must be 'none' or 'tanh'")
     return run(GELU if approximate == "none" else GELUTanh, input)
@@ -202,12 +203,11 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 
     input of any shape and floating dtype -> input sigmoid(input), the same shape. inplace: the values are also written
     into input, which is returned. Kept for backward: the input, with inplace a copy of it, as the output takes most of
-    its negative values twice. Raises TypeError for complex numbers.
+    its negative values twice. Raises TypeError for other dtypes.
     Source: Elfwing et al. 2017; Ramachandran et al. 2017; derivation at the head of this file.
     """
-    refuse_complex("silu", input=input)
-    y = run(SiLU, input.clone() if inplace else input)
-    return input.copy_(y) if inplace else y
+    require_floating("silu", input=input)
+    return copied(SiLU, input) if inplace else run(SiLU, input)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -215,12 +215,11 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
     input of any shape and floating dtype -> input tanh(softplus(input)), the same shape. inplace: the values are also
     written into input, which is returned. Kept for backward: the input, with inplace a copy of it, as the output takes
-    most of its negative values twice. Raises TypeError for complex numbers.
+    most of its negative values twice. Raises TypeError for other dtypes.
     Source: Misra 2019; derivation at the head of this file.
     """
-    refuse_complex("mish", input=input)
-    y = run(Mish, input.clone() if inplace else input)
-    return input.copy_(y) if inplace else y
+    require_floating("mish", input=input)
+    return copied(Mish, input) if inplace else run(Mish, input)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -228,9 +227,8 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
     input of any shape and floating dtype -> input hardsigmoid(input), the same shape. At -3 the slope is 0, at 3 it is
     1, as in PyTorch. inplace: the values are also written into input, which is returned. Kept for backward: the input,
-    with inplace a copy of it. Raises TypeError for complex numbers.
+    with inplace a copy of it. Raises TypeError for other dtypes.
     Source: Howard et al. 2019, sec. 5.2; derivation at the head of this file.
     """
-    refuse_complex("hardswish", input=input)
-    y = run(Hardswish, input.clone() if inplace else input)
-    return input.copy_(y) if inplace else y
+    require_floating("hardswish", input=input)
+    return copied(Hardswish, input) if inplace else run(Hardswish, input)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional.checks import refuse_complex
+from manualbp.functional.activation.in_place import InPlace
+from manualbp.functional.checks import require_real
 from manualbp.functional.rule import ElementwiseRule, keep, run
 from manualbp.kernels import activation as kernels
 
@@ -37,6 +38,14 @@ class Sigmoid(ElementwiseRule):
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return run(SigmoidSlope, delta, y)
+
+
+class SigmoidInPlace(InPlace, Sigmoid):
+    """The same in the place of x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.ops.aten.sigmoid_(x)
 
 
 class SigmoidSlope(ElementwiseRule):
@@ -67,6 +76,14 @@ class Tanh(ElementwiseRule):
     def backward(ctx: Any, delta: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return run(TanhSlope, delta, y)
+
+
+class TanhInPlace(InPlace, Tanh):
+    """The same in the place of x."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.ops.aten.tanh_(x)
 
 
 class TanhSlope(ElementwiseRule):
@@ -114,7 +131,7 @@ def sigmoid(input: Tensor) -> Tensor:
     input of any shape and real dtype -> 1 / (1 + exp(-input)), the same shape. Kept for backward: the output.
     Raises TypeError for complex numbers. Source: lecture 004, eq. 4.4; derivation at the head of this file.
     """
-    refuse_complex("sigmoid", input=input)
+    require_real("sigmoid", input=input)
     return run(Sigmoid, input)
 
 
@@ -124,16 +141,16 @@ def tanh(input: Tensor) -> Tensor:
     input of any shape and real dtype -> tanh(input), the same shape. Kept for backward: the output.
     Raises TypeError for complex numbers. Source: lecture 003, eq. 3.2; derivation at the head of this file.
     """
-    refuse_complex("tanh", input=input)
+    require_real("tanh", input=input)
     return run(Tanh, input)
 
 
 def softsign(input: Tensor) -> Tensor:
     """torch.nn.functional.softsign with a backward pass by hand.
 
-    input of any shape and floating dtype -> input / (1 + |input|), the same shape. Kept for backward: the input, as the
+    input of any shape and real dtype -> input / (1 + |input|), the same shape. Kept for backward: the input, as the
     slope in the output is a difference of nearly equal numbers. Raises TypeError for complex numbers.
     Source: Glorot and Bengio 2010; derivation at the head of this file.
     """
-    refuse_complex("softsign", input=input)
+    require_real("softsign", input=input)
     return run(Softsign, input)
