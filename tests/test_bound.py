@@ -193,7 +193,7 @@ def test_traced_when_fuse_is_called_and_never_in_a_forward_pass(monkeypatch: pyt
     model(x)
     model.eval()(x)
     other = pickle.loads(pickle.dumps(model))
-    assert "Recorrelate" in manualbp.coverage(other(x)).by_hand
+    assert "FactorAgain" in manualbp.coverage(other(x)).by_hand
     model[0].bn1.train()
     model[1].register_forward_hook(lambda *_: None)
     with pytest.warns(UserWarning, match="Fuse again"):

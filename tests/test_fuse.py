@@ -45,16 +45,33 @@ def test_the_report_names_every_place() -> None:
     assert [(row.path, row.kind, row.converted, row.remark) for row in report.rows] == [
         ("bn1, relu", "BatchNorm2d, ReLU", True, "keep their input alone"),
         ("conv2", "Conv2d", True, "keeps what its input is made of"),
+        ("bn2", "BatchNorm2d", False, "left: nothing behind it computes its output again"),
+        ("down.1", "BatchNorm2d", False, "left: nothing behind it computes its output again"),
         ("relu", "ReLU", True, "keeps a bit a number"),
     ]
-    assert str(report).splitlines()[0] == "fused: 3 of 3 places"
-    alone = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
-    assert [row.remark for row in manualbp.fuse(alone).rows] == ["left: no activation behind it"]
+    assert str(report).splitlines()[0] == "fused: 3 of 5 places"
+    model = make("residual")
+    rows = {row.path: row.remark for row in manualbp.fuse(model).converted}  # the next block takes the sum
+    assert rows["0.bn2"] == rows["0.down.1"] == "keeps its input alone"
+
+
+@pytest.mark.parametrize(
+    ("behind", "why"),
+    [
+        (nn.Flatten(), "nothing behind it keeps its output"),
+        (nn.PReLU(), "PReLU, whose slope is trained, keeps its output"),
+        (nn.MaxPool2d(2), "MaxPool2d keeps its output"),
+        (nn.Conv2d(4, 4, 2, padding=1, padding_mode="circular"), "Conv2d keeps its output"),
+    ],
+)
+def test_the_report_says_why_a_norm_is_left(behind: nn.Module, why: str) -> None:
+    alone = nn.Sequential(nn.BatchNorm2d(4), behind)
+    assert [row.remark for row in manualbp.fuse(alone).rows] == [f"left: {why}"]
     assert "forward" not in alone.__dict__
 
 
 def test_what_is_fused_is_a_rule_of_its_own() -> None:
-    assert manualbp.coverage(fused(make("residual"))(X)).by_hand.keys() >= {"Recorrelate", "Reactivate", "ReLUBits"}
+    assert manualbp.coverage(fused(make("residual"))(X)).by_hand.keys() >= {"FactorAgain", "Reactivate", "ReLUBits"}
     assert "Correlate" in manualbp.coverage(make("residual")(X)).by_hand
 
 
@@ -105,12 +122,12 @@ def test_a_copy_is_fused_and_can_be_unfused(through: Callable[[nn.Module], nn.Mo
     with torch.no_grad():
         for p in expected.parameters():
             p.mul_(1.5)
-    assert "Recorrelate" in manualbp.coverage(copy.deepcopy(other)(X)).by_hand
+    assert "FactorAgain" in manualbp.coverage(copy.deepcopy(other)(X)).by_hand
     assert same(results(other), results(expected))
     assert same(results(model), results(make("residual", convert=False)))
     manualbp.unfuse(other)
-    assert "Recorrelate" not in manualbp.coverage(other(X)).by_hand
-    assert "Recorrelate" in manualbp.coverage(model(X)).by_hand
+    assert "FactorAgain" not in manualbp.coverage(other(X)).by_hand
+    assert "FactorAgain" in manualbp.coverage(model(X)).by_hand
 
 
 def test_frozen_parameters_and_frozen_statistics() -> None:
@@ -202,7 +219,7 @@ def test_second_derivatives() -> None:
         nn.Sequential(nn.BatchNorm2d(2), nn.GELU(), nn.Conv2d(2, 2, 2), nn.BatchNorm2d(2), nn.Sigmoid()).double()
     )
     x = random_like(torch.empty(2, 2, 3, 3, dtype=torch.float64)).requires_grad_()
-    assert "Recorrelate" in manualbp.coverage(model(x)).by_hand
+    assert "FactorAgain" in manualbp.coverage(model(x)).by_hand
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0  # finite differences are of a function that stays the same

@@ -206,8 +206,26 @@ def test_optional_arguments() -> None:
     model, expected = fused(make("functions")).eval(), make("functions", convert=False).eval()
     for args, kwargs in (((X,), {}), ((), {"x": X}), ((X, X), {}), ((X,), {"twice": True}), ((X, None, False), {})):
         assert distance(model(*args, **kwargs), expected(*args, **kwargs)) <= EXACT
-    assert "Recorrelate" in manualbp.coverage(model(x=X)).by_hand
-    assert "Recorrelate" not in manualbp.coverage(model(X, X)).by_hand
+    assert "FactorAgain" in manualbp.coverage(model(x=X)).by_hand
+    assert "FactorAgain" not in manualbp.coverage(model(X, X)).by_hand
+
+
+def test_a_norm_that_runs_twice() -> None:
+    """One of its passes would be PyTorch's, which keeps the running statistics that the other one updates."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.relu, self.conv = nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.conv(self.relu(self.norm(x))))
+
+    model = Twice().double()
+    expected = copy.deepcopy(model)
+    report = manualbp.fuse(model)
+    assert [row.remark for row in report.left] == ["left: it runs more than once"] * 2
+    assert same(results(model), results(expected))
 
 
 def test_a_module_at_several_places() -> None:
@@ -218,4 +236,5 @@ def test_a_module_at_several_places() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(shared, other, shared, nn.GELU(), other).double()
     expected = copy.deepcopy(model)
+    manualbp.convert(model)
     assert same(results(fused(model, 5)), results(expected))

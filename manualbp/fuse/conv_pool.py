@@ -29,10 +29,12 @@ Shapes: x [N, C, H, W], w [O, C / groups, P, Q], w' [O, C / groups, K, L], b [O]
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from manualbp.functional.checks import low_precision, same_kind
-from manualbp.functional.conv import FullConvolve, correlated
+from manualbp.functional.checks import low_precision, require_floating
+from manualbp.functional.conv import FullConvolve, conv2d, correlated
+from manualbp.functional.pool import avg_pool2d
 from manualbp.functional.rule import run
 from manualbp.kernels.geometry import Geometry, Size, convolution, pooling
 from manualbp.kernels.precision import wide
@@ -51,16 +53,19 @@ def conv2d_avg_pool2d(
 ) -> Tensor:
     """avg_pool2d(conv2d(input, weight, bias, ...), kernel_size, pool_stride) as one convolution, backward by hand.
 
-    input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one real dtype (under autocast: cast
-    to its dtype) -> [N, O, I, J] or [O, I, J]. stride to groups are those of `conv2d`, kernel_size and pool_stride
-    (None: the windows' extents) those of `avg_pool2d`, without padding. Kept for backward: input if the gradient of
-    weight is asked for, the folded kernel if that of input is; nothing for bias.
+    input [N, C, H, W] or [C, H, W], weight [O, C / groups, P, Q], bias [O], all of one floating dtype or int64 (under
+    autocast: cast to its dtype) -> [N, O, I, J] or [O, I, J]. stride to groups are those of `conv2d`, kernel_size and
+    pool_stride (None: the windows' extents) those of `avg_pool2d`, without padding. Kept for backward: input if the
+    gradient of weight is asked for, the folded kernel if that of input is; nothing for bias.
     Raises ValueError for shapes and settings that do not fit, TypeError for complex numbers.
     Source: lecture 002, eq. 2.2 to 2.4; lecture 001, eq. 1.7; derivation at the head of this file.
     """
     op = "conv2d_avg_pool2d"
-    x, w, b = low_precision(input, weight, bias)
-    same_kind(op, input=x, weight=w, bias=b)
+    x, w, b = low_precision(op, input=input, weight=weight, bias=bias)
+    require_floating(op, torch.int64, input=x)
+    if x.dtype == torch.int64:  # 1/m^2 is no integer
+        y = conv2d(x, w, b, stride, padding, dilation, groups)
+        return avg_pool2d(y, kernel_size, pool_stride)
     g = convolution(op, x.shape, w.shape, stride, padding, dilation, groups, b)
     windows = pooling(op, (w.shape[0], *g.y_size), kernel_size, pool_stride, 0, 1, False)
     wider = weight.to(wide(weight.dtype))  # so that w' is rounded once; under autocast it is made of the weights kept

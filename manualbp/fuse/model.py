@@ -16,9 +16,11 @@ MODES = {True: "training", False: "evaluation"}
 def fuse(model: nn.Module) -> Report:
     """Let neighbouring layers of the model be run by the rules that are derived for them together, from now on.
 
-    - sigmoid, tanh, ReLU or ReLU6, and max pooling: the maximum first; kept: the pooled output and a byte a window
-    - batch norm and activation: keep the norm's input alone; a convolution behind them keeps nothing more, nor does one
-      behind GELU, SiLU and hardswish, or behind the sums of a residual network (it computes its input again)
+    - sigmoid, ReLU and others that never fall, and max pooling: the maximum first; kept: the pooled output and a byte a
+      window
+    - batch norm and activation: keep the norm's input alone; a convolution or linear layer behind them keeps nothing
+      more, nor does one behind sums, concatenations and gates of these, or behind GELU, SiLU and others that keep their
+      input (it computes its own again)
     - ReLU before a sum or average pooling: a bit a number
     - a convolution and average pooling: one convolution, where that is fewer products
 

@@ -19,11 +19,12 @@ from typing import Any
 from torch import Tensor
 
 from manualbp.functional.activation.table import ACTIVATIONS
-from manualbp.functional.checks import low_precision, refuse_complex, same_kind
+from manualbp.functional.checks import low_precision, require_real
 from manualbp.functional.conv import correlated
-from manualbp.functional.norm import Normalise, NormaliseBy, batch_sharing
-from manualbp.functional.rule import run
-from manualbp.fuse.recompute import Reactivate, Recipe, Recorrelate
+from manualbp.functional.norm import Normalise, batch_sharing
+from manualbp.functional.norm_given import NormaliseBy
+from manualbp.functional.rule import evaluate, run
+from manualbp.fuse.recompute import Layer, Reactivate, Recipe, factor_again
 from manualbp.kernels.geometry import Geometry, Size, convolution
 from manualbp.kernels.precision import wide
 
@@ -40,23 +41,21 @@ def batch_norm_with_scale(op: str, x: Tensor, *settings: Any) -> tuple[Tensor, T
     how = batch_sharing(op, x, *settings)
     if how is None:
         raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C] or [N, C, ...]")
-    if training:
+    if training or running_mean is None or running_var is None:  # an empty input needs none
         y, mu, r = run(Normalise, x, w, b, running_mean, running_var, how)
         mu, r = mu.flatten(), r.flatten()
     else:
-        y = run(NormaliseBy, x, w, b, running_mean, running_var, how)
-        mu, r = running_mean, (running_var.to(wide(x.dtype)) + eps).rsqrt()
+        y = evaluate(NormaliseBy, x, w, b, running_mean, running_var, how)
+        mu, r = running_mean.clone(), (running_var.to(wide(x.dtype)) + eps).rsqrt()  # a training pass may change them
     s = r if w is None else r * w
     return y, s, -(mu * s) if b is None else b - mu * s
 
 
-def recorrelated(
-    a: Tensor, w: Tensor, b: Tensor | None, g: Geometry, recipe: Recipe, sources: tuple[Tensor, ...]
-) -> Tensor:
-    """correlate(a, w) + b; a is computed again from the sources in backward."""
-    if a.ndim == 3 or tuple(a.shape[2:]) != g.x_size:  # one image only, or an odd pixel, which the recipe does not know
-        return correlated(a, w, b, g)
-    return run(Recorrelate, a, w, b, g, recipe, *sources)
+def correlation(a: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Layer | Tensor:
+    """The layer correlate(a, w) + b, for `factor_again`; its output where a cannot be computed again."""
+    if a.ndim == len(g.x_size) + 1 or tuple(a.shape[2:]) != g.x_size:
+        return correlated(a, w, b, g)  # one image only, or an odd pixel, which the recipe does not know
+    return "correlate", g.of(a, w), w, b
 
 
 def batch_norm_activation(
@@ -72,15 +71,15 @@ def batch_norm_activation(
 ) -> Tensor:
     """phi(batch_norm(input)), keeping the input alone.
 
-    input [N, C] or [N, C, ...] and the others as in `batch_norm`; activation: "relu", "relu6", "sigmoid", "tanh",
-    "gelu", "gelu_tanh", "silu" or "hardswish" -> the same shape and dtype as input. Kept for backward: input, weight,
-    four numbers a map; not the normalised input, not the output. Raises as `batch_norm`, and ValueError for an unknown
-    activation. Source: Ioffe and Szegedy 2015, sec. 3.2; derivation at the head of this file.
+    input [N, C] or [N, C, ...] and the others as in `batch_norm`; activation: a name of functional.activation.table
+    ("relu", "silu", "gelu_tanh" ...), with PyTorch's default settings -> the same shape and dtype as input. Kept for
+    backward: input, weight, four numbers a map; not the normalised input, not the output. Raises as `batch_norm`, and
+    ValueError for an unknown activation. Source: Ioffe and Szegedy 2015, sec. 3.2; derivation at the head of this file.
     """
     op = "batch_norm_activation"
     require_activation(op, activation)
     z, s, t = batch_norm_with_scale(op, input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return run(Reactivate, z, Recipe(activation, 1), input, s, t)
+    return run(Reactivate, z, Recipe(ACTIVATIONS[activation], ("affine",)), input, s, t)
 
 
 def batch_norm_activation_conv2d(
@@ -110,16 +109,22 @@ def batch_norm_activation_conv2d(
     """
     op = "batch_norm_activation_conv2d"
     require_activation(op, activation)
+    norm = {
+        "running_mean": running_mean,
+        "running_var": running_var,
+        "norm_weight": norm_weight,
+        "norm_bias": norm_bias,
+    }
+    require_real(op, input=input, **norm, weight=weight, bias=bias)
     if input.ndim != 4:
         raise ValueError(f"{op}: input has shape {list(input.shape)}; it must be [N, C, H, W]")
-    recipe = Recipe(activation, 1)
+    recipe = Recipe(ACTIVATIONS[activation], ("affine",))
     z, s, t = batch_norm_with_scale(
         op, input, running_mean, running_var, norm_weight, norm_bias, training, momentum, eps
     )
-    a, w, b = low_precision(run(Reactivate, z, recipe, input, s, t), weight, bias)
-    same_kind(op, input=a, weight=w, bias=b)
+    a, w, b = low_precision(op, input=run(Reactivate, z, recipe, input, s, t), weight=weight, bias=bias)
     g = convolution(op, a.shape, w.shape, stride, padding, dilation, groups, b)
-    return recorrelated(a, w, b, g, recipe, (input, s, t))
+    return factor_again(a, [correlation(a, w, b, g)], recipe, (input, s, t))[0]
 
 
 def activation_conv2d(
@@ -142,12 +147,11 @@ def activation_conv2d(
     """
     op = "activation_conv2d"
     require_activation(op, activation)
-    refuse_complex(op, input=input)
-    recipe = Recipe(activation, 0, plain=True)
+    require_real(op, input=input)
+    recipe = Recipe(ACTIVATIONS[activation], ("plain",))
     x = input if input.ndim != 3 else input.unsqueeze(0)
     a = run(Reactivate, x, recipe, x.view_as(x))  # torch.compile refuses one tensor in two places
-    a, w, b = low_precision(a, weight, bias)
-    same_kind(op, input=a, weight=w, bias=b)
+    a, w, b = low_precision(op, input=a, weight=weight, bias=bias)
     g = convolution(op, a.shape, w.shape, stride, padding, dilation, groups, b)
-    y = recorrelated(a, w, b, g, recipe, (x,))
+    (y,) = factor_again(a, [correlation(a, w, b, g)], recipe, (x,))
     return y if input.ndim != 3 else y.squeeze(0)

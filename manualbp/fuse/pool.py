@@ -22,18 +22,11 @@ Shapes: x [N, C, H, W]; y, z, delta, zeta and place [N, C, I, J].
 from torch import Tensor
 
 from manualbp.functional.activation.table import ACTIVATIONS
-from manualbp.functional.checks import refuse_complex
+from manualbp.functional.checks import require_real
 from manualbp.functional.pool import max_pool2d
-from manualbp.functional.rule import run
 from manualbp.kernels.geometry import Size
 
 MONOTONE = [name for name, phi in ACTIVATIONS.items() if phi.monotone]
-
-
-def activated(activation: str, z: Tensor) -> Tensor:
-    """phi(z)."""
-    rule, *settings = ACTIVATIONS[activation].rule
-    return run(rule, z, *settings)
 
 
 def activation_max_pool2d(
@@ -47,16 +40,17 @@ def activation_max_pool2d(
 ) -> Tensor:
     """max_pool2d(activation(input)), the pooling first: with a backward pass by hand.
 
-    input [N, C, H, W] or [C, H, W] of any floating dtype -> y [N, C, I, J] or [C, I, J]. activation: "relu", "relu6",
-    "sigmoid" or "tanh". The other arguments are those of `max_pool2d`. Where rounding makes equals of two activated
-    values, the larger input gets the gradient, not the first one. Kept for backward: the output, and the place in the
-    window (one byte an output). Raises ValueError for settings that do not fit, TypeError for complex numbers.
+    input [N, C, H, W] or [C, H, W] of any floating dtype -> y [N, C, I, J] or [C, I, J]. activation: "sigmoid",
+    "tanh", "relu" or another that never falls, with PyTorch's default settings. The other arguments are those of
+    `max_pool2d`. Where rounding makes equals of two activated values, the larger input gets the gradient, not the first
+    one. Kept for backward: the output, or the pooled input where the activation keeps that, and the place in the window
+    (one byte an output). Raises ValueError for settings that do not fit, TypeError for complex numbers.
     Source: lecture 003, eq. 3.2; lecture 004, eq. 4.4 and 4.8; derivation at the head of this file.
     """
     op = "activation_max_pool2d"
-    refuse_complex(op, input=input)
+    require_real(op, input=input)
     if activation not in MONOTONE:
         raise ValueError(f"{op}: activation = {activation!r}; it must be one of {', '.join(map(repr, MONOTONE))}")
     if not input.is_floating_point():
         raise TypeError(f"{op}: input is {input.dtype}; it must be of a floating dtype")
-    return activated(activation, max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode))
+    return ACTIVATIONS[activation].of(max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode))

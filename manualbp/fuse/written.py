@@ -19,7 +19,10 @@ from manualbp.fuse.trace import has_hooks
 
 WRITTEN = "_manualbp_fused"  # in a fused module's __dict__: a Written for each mode
 # A layer's settings that decide what it is taken together with; the others are asked for when it runs.
-SETTINGS = "inplace", "padding_mode", "approximate", "return_indices", "padding", "ceil_mode", "divisor_override"
+SETTINGS = (
+    *("inplace", "padding_mode", "return_indices", "padding", "ceil_mode", "divisor_override", "p", "approximate"),
+    *("negative_slope", "alpha", "min_val", "max_val", "beta", "threshold"),
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class FusedForward(Fused):
             warnings.warn(
                 f"manualbp.fuse: {type(self).__name__} is not as it was when it was fused (a layer, a setting, a hook, "
                 "a training flag); its own forward runs. Fuse again: unfuse, then fuse",
-                stacklevel=4,
+                stacklevel=5,
             )
             return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if not isinstance(self, ForwardByHand):
