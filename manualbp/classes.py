@@ -6,7 +6,8 @@ module's own, with another forward before it, is right for every copy.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
 from torch import nn
@@ -14,11 +15,30 @@ from torch import nn
 _MADE: WeakValueDictionary[tuple[type, type], type] = WeakValueDictionary()
 
 
+def refuse_script(module: nn.Module) -> NoReturn:
+    """torch.jit.script asks each module before it reads its source: a rule is nothing that it can compile."""
+    raise TypeError(
+        f"torch.jit.script: {type(module).__name__} is by hand, which TorchScript cannot compile; "
+        "manualbp.restore(model) first (and before it manualbp.unfuse, if it is fused), or torch.jit.trace"
+    )
+
+
+def refuse_quantisation(module: nn.Module, qconfig: Any) -> None:
+    """torch.ao.quantization gives each layer its setting, and passes over a class that it does not know in silence."""
+    if qconfig is not None:
+        raise TypeError(
+            f"torch.ao.quantization: {type(module).__name__} is by hand, which it would leave as it is; "
+            "manualbp.restore(model) first (and before it manualbp.unfuse, if it is fused)"
+        )
+
+
 class Exchanged:
     """Stands before a module's class, with another forward. It is pickled as the module's class and what is put before.
 
     So the file needs no class that was made here, and unpickling makes it again.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         made, arguments, *rest = super().__reduce_ex__(protocol)
@@ -56,9 +76,20 @@ def put_together(before: list[type], kind: type) -> type:
         made = _MADE.get((exchanged, kind))
         if made is None:
             names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+            names["forward"] = _signed(exchanged.forward, kind.forward)
             made = _MADE[exchanged, kind] = type(kind)(kind.__name__, (exchanged, kind), names)
         kind = made
     return kind
+
+
+def _signed(forward: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward with the signature of the module's own, which torch.export and torch.fx ask for."""
+
+    @wraps(own)
+    def signed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs)
+
+    return signed
 
 
 def taken_apart(kind: type) -> tuple[list[type], type]:

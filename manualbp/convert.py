@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import jit, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from manualbp import nn as by_hand_layers
 from manualbp.by_hand import by_hand
 from manualbp.classes import Exchanged, plain, put_before, take_away
+from manualbp.text import WIDTH, table
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(by_hand_layers, name) for name in by_hand_layers.__all__ if hasattr(nn, name)
@@ -18,6 +20,9 @@ NO_ARITHMETIC = (
     *(nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
 )
 WAS = "_manualbp_was"  # in a converted module's __dict__: the class that it had
+BECOMES = (
+    "cls_to_become"  # where a lazy layer has the class that it will have: in its class, if converted in its __dict__
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Row:
 class Report:
     """What `convert`, `restore`, `fuse` or `unfuse` did, a row a module (or a place, of several); prints as a table.
 
+    The table is 100 columns wide at most; `wide()` has a line a row, however long.
     code: the source of the forwards that `fuse` wrote.
     """
 
@@ -50,11 +56,17 @@ class Report:
     def left(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if not row.converted)
 
+    def wide(self) -> str:
+        """The table with a line a row."""
+        return self._text(None)
+
     def __str__(self) -> str:
+        return self._text(WIDTH)
+
+    def _text(self, width: int | None) -> str:
         lines = [(row.path or "(the model)", row.kind, row.remark) for row in self.rows]
-        widths = [max((len(line[column]) for line in lines), default=0) for column in (0, 1)]
-        table = [f"{path:{widths[0]}}  {kind:{widths[1]}}  {remark}".rstrip() for path, kind, remark in lines]
-        return "\n".join([f"{self.title}: {len(self.converted)} of {len(self.rows)} {self.unit}", *table])
+        title = f"{self.title}: {len(self.converted)} of {len(self.rows)} {self.unit}"
+        return "\n".join([title, *(table(lines, 0, width) if lines else [])])
 
 
 class ForwardByHand(Exchanged):
@@ -102,15 +114,22 @@ def restore(model: nn.Module) -> Report:
     rows = []
     for path, module in model.named_modules():
         was = module.__dict__.get(WAS)
-        if was is not None and type(module) is LAYERS[was]:
+        lazy = _becomes(type(module)) is was
+        if was is not None and (lazy or type(module) is LAYERS[was]):
             del module.__dict__[WAS]
-            module.__class__ = was
+            module.__dict__.pop(BECOMES, None)
+            module.__class__ = type(module) if lazy else was
             rows.append(Row(path, kind_of(module), True, "restored"))
         elif take_away(module, ForwardByHand):
             rows.append(Row(path, kind_of(module), True, "restored"))
         elif was is not None or issubclass(type(module), ForwardByHand):
             rows.append(Row(path, kind_of(module), False, "left: its class was exchanged after `convert`"))
     return Report("restored", tuple(rows))
+
+
+def _becomes(kind: type) -> Any:
+    """What a lazy layer's class becomes, when it has seen its first input."""
+    return getattr(kind, BECOMES) if issubclass(kind, LazyModuleMixin) else None
 
 
 def refuse_no_module(op: str, model: Any) -> None:
@@ -140,6 +159,10 @@ def _modules(
 def _converted(module: nn.Module, inside: bool) -> tuple[str, bool]:
     """Convert one module: (a remark for the report, or "" if there is nothing to say; whether it is converted)."""
     kind = type(module)
+    becomes = _becomes(kind)
+    if becomes in LAYERS and WAS not in module.__dict__:
+        module.__dict__ |= {WAS: becomes, BECOMES: LAYERS[becomes]}
+        return f"-> manualbp.nn.{becomes.__name__} once it has run", True
     if kind in LAYERS:
         module.__dict__[WAS] = kind
         module.__class__ = LAYERS[kind]

@@ -14,6 +14,9 @@ import torch.nn.functional as T
 from torch import Tensor
 
 from manualbp import functional as F
+from manualbp.functional.activation.in_place import InPlace, write
+from manualbp.functional.activation.sigmoid import Sigmoid, SigmoidInPlace, Tanh, TanhInPlace
+from manualbp.functional.rule import Rule
 
 
 def refuse_out(out: Any) -> None:
@@ -31,13 +34,13 @@ def or_out(rule: Callable[..., Any]) -> Callable[..., Any]:
     return with_out
 
 
-def in_place(rule: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The rule's values written into its input, as PyTorch's functions do that end in an underscore."""
+def in_place(rule: type[InPlace], apart: type[Rule]) -> Callable[[Tensor], Tensor]:
+    """The rule that writes into its input, as PyTorch's functions do that end in an underscore."""
 
     def of(input: Tensor) -> Tensor:
         if not input.is_floating_point():
             raise TypeError(f"input is {input.dtype}; to be written into it must be floating point")
-        return input.copy_(rule(input))
+        return write(rule, apart, input)
 
     return of
 
@@ -184,13 +187,13 @@ RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.sigmoid: or_out(F.sigmoid),
     torch.special.expit: or_out(F.sigmoid),
     Tensor.sigmoid: F.sigmoid,
-    torch.sigmoid_: in_place(F.sigmoid),
-    Tensor.sigmoid_: in_place(F.sigmoid),
+    torch.sigmoid_: in_place(SigmoidInPlace, Sigmoid),
+    Tensor.sigmoid_: in_place(SigmoidInPlace, Sigmoid),
     T.tanh: F.tanh,
     torch.tanh: or_out(F.tanh),
     Tensor.tanh: F.tanh,
-    torch.tanh_: in_place(F.tanh),
-    Tensor.tanh_: in_place(F.tanh),
+    torch.tanh_: in_place(TanhInPlace, Tanh),
+    Tensor.tanh_: in_place(TanhInPlace, Tanh),
     T.relu: F.relu,
     torch.relu: F.relu,
     Tensor.relu: F.relu,
