@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,13 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from manualbp.memory import WAYS, Receipt, memory, name_of
+from manualbp.memory import memory
+from manualbp.receipt import WAYS, Receipt, name_of
 
-EXAMPLE = "example: python -m manualbp memory torchvision.models:resnet18 --input 8x3x224x224 --plot receipt.png"
+EXAMPLE = "example:\n  python -m manualbp memory torchvision.models:resnet18 --input 8x3x224x224"
+ANY_INPUT = (
+    "For inputs of other kinds (classes, lists, several), in Python:\n  print(manualbp.memory(model, x, targets))"
+)
 MIB = 2**20
 COLOURS = ("#b0b0b0", "#1f5fa8", "#d9822b")
 HEADER, LAYER = 1.5, 0.24  # inches of the picture
@@ -35,12 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(argv)
         require_new_files(options.json, options.plot)
         receipt = receipt_of(model_of(options.model), options.input)
-        print(receipt)
+        print(receipt.wide() if options.wide else receipt, flush=True)
         if options.json is not None:
             with options.json.open("x") as file:
                 file.write(json.dumps(receipt.as_dict(), indent=2) + "\n")
         if options.plot is not None:
             plot(receipt, f"{options.model}, input {written(options.input)}", options.plot)
+    except BrokenPipeError:  # the reader, as `head`, has seen enough; Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         print("manualbp: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -52,14 +59,17 @@ def build_parser() -> Parser:
         prog="python -m manualbp",
         description="Convolutional networks trained on gradients that were derived by hand.",
         epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # a command that is broken in two cannot be copied
         allow_abbrev=False,
     )
     command = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
         "memory",
         help="what each layer keeps in memory for the backward pass",
-        description="Print what each layer of a network keeps in memory for the backward pass, in bytes: in PyTorch, "
-        "on the rules derived by hand, with neighbouring layers taken together (fused), and why.",
-        epilog=EXAMPLE,
+        description="Print what each layer of a network keeps in memory for the backward pass, in bytes,\n"
+        "and why: in PyTorch, on the rules derived by hand, and with neighbouring layers taken\n"
+        "together (fused). The network runs forwards three times, in training mode.",
+        epilog=f"{EXAMPLE}\n{ANY_INPUT}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = command.add_argument
@@ -71,8 +81,9 @@ def build_parser() -> Parser:
         required=True,
         help="of the input, as 8x3x224x224: it is filled with noise",
     )
+    add("--wide", action="store_true", help="a line a layer with whole names, wider than 100 columns")
     add("--json", metavar="FILE", type=Path, help="also write it all to a new FILE")
-    add("--plot", metavar="FILE", type=Path, help="also draw it into a new FILE, as receipt.png (needs matplotlib)")
+    add("--plot", metavar="FILE", type=Path, help="also draw it into a new FILE, as a.png (needs matplotlib)")
     return parser
 
 

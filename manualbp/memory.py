@@ -1,132 +1,81 @@
-"""The receipt: what each layer keeps in memory for the backward pass, in PyTorch, by hand and fused, and why."""
+"""What each layer keeps in memory for the backward pass, in PyTorch, by hand and fused: measured, not estimated."""
 
 import copy
+import gc
 import weakref
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from bisect import bisect
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, jit, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from manualbp.convert import LAYERS, NO_ARITHMETIC, convert, refuse_no_module, restore
-from manualbp.coverage import coverage, tensors_in
+from manualbp.coverage import coverage, function_of
+from manualbp.functional.rule import Rule
 from manualbp.fuse import steps
 from manualbp.fuse.model import fuse, unfuse
 from manualbp.fuse.written import WRITTEN
+from manualbp.graph import dense, nodes, tensors_in
 from manualbp.reasons import MODEL, Kept, X, by_hand, in_words
+from manualbp.receipt import WAYS, Receipt, Row, name_of
 
-WAYS = {"pytorch": "PyTorch", "by_hand": "by hand", "fused": "fused"}  # the columns, and their titles
+LEAF = "a leaf that the forward pass made"
 TORCH = {by_hand_class: torch_class for torch_class, by_hand_class in LAYERS.items()}
 
 
-@dataclass(frozen=True)
-class Row:
-    """A layer: `path` in the model ("" for the model itself), its class, what it keeps each way, and why fused."""
-
-    path: str
-    kind: str
-    kept: Mapping[str, tuple[Kept, ...]]
-    why: str
-
-    def bytes(self, way: str) -> int:
-        return sum(kept.bytes for kept in self.kept[way] if kept.counted_at is None)
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What is kept for the backward pass, a row a layer, each way; prints as a table, in bytes.
-
-    The ways: "pytorch", "by_hand" and "fused".
-
-    model_bytes and input_bytes: parameters and buffers, and the input x. They are there anyway, and in no sum.
-    """
-
-    rows: tuple[Row, ...]
-    model_bytes: int
-    input_bytes: int
-
-    @property
-    def totals(self) -> dict[str, int]:
-        return {way: sum(row.bytes(way) for row in self.rows) for way in WAYS}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Rows and totals as json.dump takes them."""
-        rows = [{**asdict(row), "bytes": {way: row.bytes(way) for way in WAYS}} for row in self.rows]
-        return {**asdict(self), "rows": rows, "totals": self.totals}
-
-    def __str__(self) -> str:
-        def number(row: Row, way: str) -> str:
-            again = any(kept.counted_at not in (None, MODEL, X) for kept in row.kept[way])
-            return f"{row.bytes(way):,}" + ("*" if again else " ")
-
-        lines = [("layer", "kind", *(f"{title} " for title in WAYS.values()), "kept, fused")]
-        for row in self.rows:
-            lines.append((name_of(row.path), row.kind, *(number(row, way) for way in WAYS), row.why))
-        totals = self.totals
-        others = [way for way in WAYS if way != "pytorch" and totals["pytorch"]]
-        parts = [f"{WAYS[way]} / PyTorch = {totals[way] / totals['pytorch']:.3f}" for way in others]
-        lines.append(("total", "", *(f"{total:,} " for total in totals.values()), ", ".join(parts)))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = [
-            f"{path:{widths[0]}}  {kind:{widths[1]}}  "
-            + "  ".join(f"{n:>{width}}" for n, width in zip(numbers, widths[2:], strict=False))
-            + f" {why}"
-            for path, kind, *numbers, why in lines
-        ]
-        return "\n".join(
-            [
-                *(line.rstrip() for line in table),
-                "",
-                "Bytes. * keeps also what an earlier layer counts. In no sum, as they are there anyway: parameters and "
-                f"buffers ({self.model_bytes:,}), the input x ({self.input_bytes:,}).",
-            ]
-        )
-
-
-def name_of(path: str) -> str:
-    return path or "(the model)"
-
-
-def memory(model: nn.Module, x: Tensor) -> Receipt:
+def memory(model: nn.Module, x: Any, *more: Any, **named: Any) -> Receipt:
     """What each layer of `model` keeps for the backward pass of `model(x)`, in PyTorch, by hand, fused. -> a Receipt.
 
-    Three forward passes, in the mode that the model is in: with torch.nn's layers, after `convert`, and after `convert`
-    and `fuse`. All run on copies of the model and of x; the model, x and the state of PyTorch's random generators stay
-    as they are (the model's own hooks are called). Counted are the bytes of the distinct storages that the graph of the
-    result holds, each for the innermost module that was running when it was first kept; what is kept by other means
-    than autograd's saved tensors, as checkpoints do, is not seen. What layers keep that are run together counts for the
-    one that the step stands for; a function in a fused forward counts for the outermost module that `fuse` could
-    follow. A layer of manualbp.nn that torch.nn lacks, and what a forward calls in manualbp.functional, is by hand
-    all ways.
+    x is a tensor, or what holds tensors (lists, dicts, any object); `more` and `named` are what the model takes beside
+    it. What it returns may be as nested. Three forward passes, in the mode that the model is in: with torch.nn's
+    layers, after `convert`, and after `convert` and `fuse`. All run on copies of the model and of what it is called
+    with; these and the state of PyTorch's random generators stay as they are (the model's own hooks are called).
 
-    Raises TypeError where model is no torch.nn.Module or x no tensor, ValueError where nothing that the model returns
-    requires a gradient, for x without memory (device meta), and inside `by_hand()`, where PyTorch's own functions
-    cannot be had.
+    Counted are the bytes of the distinct storages that the forward pass made and the graph of the result holds, each
+    for the innermost module that was running when it was first kept:
+    - what autograd saves, numbers among it that it hides from hooks (the 2 of `2 * x`: 8 bytes)
+    - what a torch.autograd.Function leaves on its `ctx`: in attributes, lists, dicts, objects, in what functions close
+      over, and the graph behind these tensors; what the hooks of its node close over
+    - what the model's own saved_tensors_hooks and checkpoints hold instead: packed tensors, a random generator's state
+    What was there before is in no sum. Out of reach are tensors that the hooks of a tensor or of one of PyTorch's nodes
+    close over, and those that extensions in C++ keep on their own.
+
+    What layers keep that are run together counts for the one that the step stands for; a function in a fused forward
+    counts for the outermost module that `fuse` could follow. A layer of manualbp.nn that torch.nn lacks, and what a
+    forward calls in manualbp.functional, is by hand all ways.
+
+    Raises TypeError where model is no torch.nn.Module or cannot be copied, or x is no tensor and holds none, ValueError
+    where nothing that the model returns requires a gradient, for tensors without memory (device meta), and inside
+    `by_hand()`, where PyTorch's own functions cannot be had.
     """
     refuse_no_module("memory", model)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"memory: x is a {type(x).__name__}; it must be a tensor")
-    if x.is_meta:
+    given = list(tensors_in(x, more, named))
+    if not given:
+        raise TypeError(f"memory: x is a {type(x).__name__}; it must be a tensor, or hold tensors")
+    if any(t.is_meta for t in given):
         raise ValueError("memory: x is on the device meta, without memory; it must be on another")
+    if any(t.is_meta for t in _named(model).values()):
+        raise ValueError("memory: model is on the device meta, without memory; it must be on another")
     with torch.enable_grad():
         if coverage(torch.relu(torch.ones(1, requires_grad=True))).by_hand:
             raise ValueError("memory: called inside by_hand(); it must be called outside, to run PyTorch's functions")
-    theirs = copy.deepcopy(model)
+    theirs = _copied("model", model, [t for m in model.modules() for t in tensors_in(vars(m)) if t.grad_fn is not None])
     unfuse(theirs)
     restore(theirs)
     for module in theirs.modules():
-        module.__class__ = TORCH.get(type(module), type(module))
+        if type(module) in TORCH:
+            module.__class__ = TORCH[type(module)]
     mine = copy.deepcopy(theirs)
     convert(mine)
     fused = copy.deepcopy(mine)
-    with torch.random.fork_rng(_devices(fused, x)):  # it calls the forward, to see what that does
+    with torch.random.fork_rng(_devices(fused, given)):  # it calls the forward, to see what that does
         fuse(fused)
     models = dict(zip(WAYS, (theirs, mine, fused), strict=True))
-    kept = {way: _kept(models[way], x) for way in WAYS}
+    kept = {way: _kept(models[way], _copied("x", ((x, *more), named), given)) for way in WAYS}
     last = list(WAYS)[-1]
     rows = []
     for path in dict.fromkeys(path for way in WAYS for path in kept[way]):
@@ -139,43 +88,59 @@ def memory(model: nn.Module, x: Tensor) -> Receipt:
                 why = in_words(models[last].get_submodule(path), found[last])
             both = "by hand all ways: " if by_hand(type(module)) else ""
             rows.append(Row(path, type(module).__name__, found, both + why))
-    model_bytes = sum(size for _, _, size in {_storage(t) for t in _named(theirs).values()})
-    return Receipt(tuple(rows), model_bytes, x.numel() * x.element_size())
+    model_bytes, input_bytes = (
+        sum(size for *_, size in {_storage(part) for t in tensors for part in dense(t)})
+        for tensors in (_named(theirs).values(), (t.detach().clone() for t in given))
+    )
+    return Receipt(tuple(rows), model_bytes, input_bytes)
+
+
+def _copied(argument: str, thing: Any, tensors: Iterable[Tensor]) -> Any:
+    """A deep copy; `tensors` in it become leaves, as others than leaves cannot be copied."""
+    memo: dict[int, Any] = {id(t): t.detach().clone().requires_grad_(t.requires_grad) for t in tensors}
+    try:
+        return copy.deepcopy(thing, memo)
+    except Exception as error:
+        raise TypeError(f"memory: {argument} cannot be copied (copy.deepcopy): {error}") from error
+
+
+class _Call(NamedTuple):
+    """A call of a module, or of the step that stands for it, and the storages that came in and out."""
+
+    module: nn.Module
+    step: str | None
+    inputs: set[Any]
+    outputs: set[Any]
 
 
 class _Saved:
-    """A tensor that the graph keeps, and the module and step that were running. It lives as long as the graph does.
+    """A tensor that the graph keeps, and when: the number of the next node. It lives as long as the graph does."""
 
-    role: "input" where the tensor's storage is one of the module's inputs, "output" where it is one of its outputs.
-    """
-
-    def __init__(self, tensor: Tensor, module: nn.Module, step: str | None, role: str) -> None:
-        self.tensor, self.module, self.step, self.role = tensor, module, step, role
+    def __init__(self, tensor: Tensor, call: _Call) -> None:
+        self.tensor, self.call, self.next = tensor, call, _next_node()
 
 
-def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
+def _kept(model: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, tuple[Kept, ...]]:
     """What each module that ran keeps, by its path."""
-    x = x.detach().clone().requires_grad_(x.requires_grad)
-    # The module, its step, its inputs, and len(saved) when it began.
-    running: list[tuple[nn.Module, str | None, set[Any], int]] = [(model, None, set(), 0)]
+    args, kwargs = inputs
+    running = [_Call(model, None, set(), set())]
+    since = [(0, running[0])]  # the number of the next node, and the call that makes it
     saved: list[weakref.ref[_Saved]] = []
-    called: set[nn.Module] = set()
+    called = {model}
 
     def enter(module: nn.Module, args: Any, kwargs: Any, step: str | None = None) -> None:
         # What comes in lives until the module is left: no other storage can have its address before.
-        running.append((module, step, {_storage(t) for t in tensors_in([args, kwargs])}, len(saved)))
+        running.append(_Call(module, step, set(_storages(tensors_in(args, kwargs))), set()))
+        since.append((_next_node(), running[-1]))
         called.add(module)
 
     def leave(module: nn.Module, _: Any, y: Any) -> None:
-        *_, began = running.pop()
-        outputs = {_storage(t) for t in tensors_in(y)}
-        for one in filter(None, (reference() for reference in saved[began:])):
-            if one.module is module and _storage(one.tensor) in outputs:
-                one.role = "output"
+        running.pop().outputs.update(_storages(tensors_in(y)))
+        since.append((_next_node(), running[-1]))
 
     def take(step: FunctionType, layer: nn.Module | None, *args: Any) -> Any:
         """A step of a fused forward, as if the layer that it stands for were called."""
-        module, y = layer or running[-1][0], None
+        module, y = layer or running[-1].module, None
         enter(module, args, {}, step.__name__)
         try:
             y = step(layer, *args)
@@ -184,9 +149,8 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
         return y
 
     def pack(t: Tensor) -> _Saved:
-        module, step, inputs, _ = running[-1]
         # Without its graph: an output that keeps the node that keeps it would never be freed.
-        one = _Saved(t.detach(), module, step, "input" if _storage(t) in inputs else "other")
+        one = _Saved(t.detach(), running[-1])
         saved.append(weakref.ref(one))
         return one
 
@@ -197,14 +161,23 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
             written.holds = lambda _: True  # the hooks that come now need no layer to stay apart
     hooks: list[Any] = []
     for module in model.modules():
+        if isinstance(module, jit.ScriptModule):
+            continue  # it takes no hook of Python's: what it keeps counts for the module around it
         hooks.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         hooks.append(module.register_forward_hook(leave, always_call=True))
+    before = [t for t in gc.get_objects() if issubclass(type(t), Tensor)]  # alive, so that no address is taken again
+    there = _storages(before)
     with (
-        torch.random.fork_rng(_devices(model, x)),
+        torch.random.fork_rng(_devices(model, tensors_in(args, kwargs))),
         torch.enable_grad(),
         saved_tensors_hooks(pack, lambda one: one.tensor),
     ):
-        y = model(x)
+        try:
+            y = model(*args, **kwargs)
+        except RuntimeError as error:
+            if "support saved tensor hooks" not in str(error):
+                raise
+            raise ValueError(f"memory: model uses torch.func inside, where nothing can be seen: {error}") from error
     for hook in hooks:
         hook.remove()
     if not any(t.requires_grad for t in tensors_in(y)):
@@ -213,18 +186,80 @@ def _kept(model: nn.Module, x: Tensor) -> dict[str, tuple[Kept, ...]]:
             "let parameters or x require one"
         )
     paths = {module: path for path, module in model.named_modules()}
-    names = {_storage(t): name.rpartition(".")[2] for name, t in _named(model).items()}
-    counted = {**dict.fromkeys(names, MODEL), _storage(x): X}
+    names = {key: name.rpartition(".")[2] for name, t in _named(model).items() for key in _storages([t])}
+    given = dict.fromkeys(_storages(tensors_in(args, kwargs)), X)
+    counted = {**dict.fromkeys((*there, *names), MODEL), **given}
     kept: dict[str, dict[Any, Kept]] = {path: {} for module, path in paths.items() if module in called}
-    for one in filter(None, (reference() for reference in saved)):  # what nothing returned needs is gone
-        key, path = _storage(one.tensor), paths[one.module]
-        *_, size = key
-        if size and key not in kept[path]:
-            t, role = one.tensor, names.get(key, one.role)
+    held, functions = _held(t.grad_fn for t in tensors_in(y, *map(vars, model.modules())))
+    alive = [one for one in (reference() for reference in saved) if one is not None]  # the rest nothing returned needs
+    found = [(one.next, one.call, one.tensor, functions.get(one.next - 1)) for one in alive]
+    for number, t, holder in held:
+        _, call = since[bisect(since, number, key=lambda at: at[0]) - 1]
+        found.append((number + 1, call, t, holder))
+    for _, call, whole, holder in sorted(found, key=lambda one: one[0]):
+        path = paths[call.module]
+        for t in dense(whole):
+            key = _storage(t)
+            *_, size = key
+            if not size or key in kept[path] or (holder == LEAF and key in counted):
+                continue
+            role = "output" if key in call.outputs else "input" if key in call.inputs else "other"
+            if counted.get(key) == MODEL:
+                role = names.get(key, "a constant")
             dtype = str(t.dtype).removeprefix("torch.")
-            kept[path][key] = Kept(role, tuple(t.shape), dtype, size, counted.get(key), one.step)
+            kept[path][key] = Kept(role, tuple(t.shape), dtype, size, counted.get(key), call.step, holder)
             counted.setdefault(key, name_of(path))
     return {path: tuple(of_path.values()) for path, of_path in kept.items()}
+
+
+def _held(roots: Iterable[Any]) -> tuple[list[tuple[int, Tensor, str | None]], dict[int, str]]:
+    """What the nodes hold that no hook of ours saw: (the node's number, the tensor, who holds it).
+
+    And the Functions that are no rules, by their nodes' numbers.
+    """
+    held: list[tuple[int, Tensor, str | None]] = []
+    functions: dict[int, str] = {}
+    seen: dict[int, Any] = {}
+    waiting = [*roots]
+    for node in nodes(waiting):
+        number, function = node._sequence_nr(), function_of(node)
+        parts: list[tuple[Iterable[Tensor], str | None]] = []
+        if function is not None:
+            parts += [(tensors_in(value), f"ctx.{name} of {function.__name__}") for name, value in vars(node).items()]
+            hooks = (one for one in gc.get_referents(node) if one is not vars(node))
+            parts.append((tensors_in(*hooks), f"a hook of {function.__name__}"))
+            if not issubclass(function, Rule):
+                functions[number] = function.__name__
+        for data, unpack in _packed(node):
+            if unpack is None:  # no hook was asked: a number that PyTorch made a tensor
+                parts.append((tensors_in(data), None))
+            elif not isinstance(data, _Saved):
+                parts.append((tensors_in(data, unpack, seen=seen), "packed by saved_tensors_hooks"))
+        parts.append((tensors_in(getattr(node, "variable", None)), LEAF))
+        for tensors, holder in parts:
+            for t in tensors:
+                held.append((number, t, holder))
+                waiting.append(t.grad_fn)
+    return held, functions
+
+
+def _packed(node: Any) -> Iterator[tuple[Any, Any]]:
+    """What stands in the graph for each tensor that the node saved, and the hook that unpacks it."""
+    for name in dir(node):
+        if not name.startswith("_raw_saved_"):
+            continue
+        try:
+            saved = getattr(node, name)
+        except RuntimeError:  # a backward pass inside the forward has freed it
+            continue
+        for one in saved if isinstance(saved, tuple | list) else (saved,):
+            if one is not None:
+                yield one.data, one.unpack_hook
+
+
+def _next_node() -> int:
+    """The number of the node that autograd makes next, in this thread."""
+    return torch.autograd._get_sequence_nr()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _storage(t: Tensor) -> tuple[Any, ...]:
@@ -233,13 +268,24 @@ def _storage(t: Tensor) -> tuple[Any, ...]:
     return t.device, storage.data_ptr(), storage.nbytes()
 
 
+def _storages(tensors: Iterable[Tensor]) -> set[tuple[Any, ...]]:
+    """Those of the tensors that have one: fake, lazy and opaque tensors have none."""
+    found = set()
+    for t in tensors:
+        try:
+            found |= {_storage(part) for part in dense(t)}
+        except (RuntimeError, NotImplementedError, ValueError):
+            continue
+    return found
+
+
 def _named(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _devices(model: nn.Module, x: Tensor) -> set[Any]:
+def _devices(model: nn.Module, inputs: Iterable[Tensor]) -> set[Any]:
     """The CUDA devices on which something may be drawn at random."""
-    return {t.device.index for t in (x, *_named(model).values()) if t.is_cuda}
+    return {t.device.index for t in (*inputs, *_named(model).values()) if t.is_cuda}
 
 
 def _is_step(f: Any) -> bool:

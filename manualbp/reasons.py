@@ -10,12 +10,12 @@ from manualbp.convert import NO_ARITHMETIC
 MODEL, X = "the model", "x"  # where storages are counted that are there anyway
 
 PRODUCT = {"input": "input, for the weight's gradient", "other": "a padded or cast copy of input or weight"}
-OUTPUT = {"output": "output: it tells the slope", "other": "a copy of the output: works in place"}
-EITHER = {**OUTPUT, "input": "input: it tells the slope"}
+OUTPUT = {"output": "output: it tells the slope"}
 INPUT = {"input": "input: the output does not tell the slope", "other": "a copy of the input: works in place"}
 NORM = {"input": "input, for its distance from the mean", "other": "mean and deviation"}
 PLACES = dict.fromkeys(("input", "output", "other"), "place of each maximum ({dtype})")
-BITS = {"output": "output: it tells the slope", "other": "a bit a number: what the slope is"}
+EXPONENTIAL = {**INPUT, "output": "output: works in place"}
+BITS = {**OUTPUT, "other": "a bit a number: what the slope is"}
 POOLED = {**PLACES, "output": "pooled output: it tells the slope"}
 FOLDED = {**PRODUCT, "other": "the kernel of the two layers in one"}
 LINEAR = {"nothing": "linear, its factors are constants"}
@@ -25,13 +25,11 @@ WHY = {  # by the class's name: what is kept, by its role in the layer's forward
     **dict.fromkeys(["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"], PRODUCT),
     "TrueConv2d": {**PRODUCT, "other": "the rotated kernel, for the input's gradient"},
     "ConnectedConv2d": {**PRODUCT, "other": "the dense kernel, for the input's gradient"},
-    **dict.fromkeys(["Sigmoid", "Tanh", "Hardtanh", "Softmax", "LogSoftmax"], OUTPUT),
-    **dict.fromkeys(["ReLU", "ReLU6"], BITS),
-    **dict.fromkeys(["GELU", "SiLU", "Mish", "ELU", "SELU", "CELU", "Softplus", "LogSigmoid", "Softsign"], INPUT),
-    **dict.fromkeys(["Hardswish", "PReLU"], INPUT),
-    "Hardsigmoid": {**INPUT, "other": "a bit a number: what the slope is"},
-    **dict.fromkeys(["Hardshrink", "Softshrink", "Threshold"], EITHER),
-    "LeakyReLU": {**OUTPUT, "input": "input: negative_slope is negative", "other": "a copy: works in place"},
+    **dict.fromkeys(["Sigmoid", "Tanh", "Softmax", "LogSoftmax"], OUTPUT),
+    **dict.fromkeys(["ReLU", "ReLU6", "LeakyReLU", "Hardtanh", "Hardsigmoid"], BITS),
+    **dict.fromkeys(["Hardshrink", "Softshrink", "Threshold"], BITS),
+    **dict.fromkeys(["GELU", "SiLU", "Mish", "Softplus", "LogSigmoid", "Softsign", "Hardswish", "PReLU"], INPUT),
+    **dict.fromkeys(["ELU", "SELU", "CELU"], EXPONENTIAL),
     **dict.fromkeys(["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm"], NORM),
     **dict.fromkeys(["MaxPool2d", "AdaptiveMaxPool2d", "MaxUnpool2d"], PLACES),
     **dict.fromkeys(["AvgPool2d", "AdaptiveAvgPool2d"], LINEAR),
@@ -45,7 +43,9 @@ AGAIN = dict.fromkeys(("input", "output", "other"), "what its input is computed 
 STEPS = {  # by the function's name that a fused model calls in place of its layers, as WHY
     "normalised": {**NORM, "output": "what it comes to, map by map"},
     "reactivated": AGAIN,
-    "recorrelated": AGAIN,
+    **dict.fromkeys(["recorrelated", "retransposed", "relinear"], AGAIN),
+    "gated": {**AGAIN, "input": "the gate, and what the factor is computed from again"},
+    "activated": OUTPUT,
     "rectified": BITS,
     "activated_pool": POOLED,
     "folded": FOLDED,
@@ -56,8 +56,12 @@ STEPS = {  # by the function's name that a fused model calls in place of its lay
 class Kept:
     """A storage that a layer keeps: "input", "output" or "other" in its forward pass, or the name of a parameter.
 
-    counted_at: the layer that kept it first, "x" or "the model" (parameters and buffers); None where it counts here.
+    role "a constant": a tensor that was there before the forward pass and is no parameter or buffer.
+    counted_at: the layer that kept it first, "x" (whatever the model is called with) or "the model" (parameters,
+    buffers and constants); None where it counts here.
     step: where the layer was run together with others, the function of manualbp.fuse.steps that did it.
+    holder: where neither a rule nor a node of PyTorch's saves it: the Function that does, its attribute ("ctx.mask of
+    Swish"), or the hooks that packed it.
     """
 
     role: str
@@ -66,6 +70,7 @@ class Kept:
     bytes: int
     counted_at: str | None
     step: str | None
+    holder: str | None = None
 
 
 def by_hand(made: type) -> bool:
@@ -85,7 +90,8 @@ def in_words(module: nn.Module, found: tuple[Kept, ...]) -> str:
             size = "x".join(map(str, kept.shape)) or "a number of"
             unknown = kept.role if kept.role != "other" else f"{size} {kept.dtype}, neither input nor output"
             of_step = reasons if kept.step is None else STEPS.get(kept.step, {})
-            phrases.setdefault(of_step.get(kept.role, unknown).format(dtype=kept.dtype), []).append(kept.counted_at)
+            phrase = f"{kept.holder}: {unknown}" if kept.holder else of_step.get(kept.role, unknown)
+            phrases.setdefault(phrase.format(dtype=kept.dtype), []).append(kept.counted_at)
     if not phrases:
         there = ", ".join(dict.fromkeys(kept.role for kept in found))
         nothing = f"nothing: {reasons.get('nothing', 'no gradient asked for needs it')}"

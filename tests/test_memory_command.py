@@ -44,6 +44,28 @@ def test_command_line(here: Path) -> None:
         assert picture.convert("L").getextrema() == (0, 255)
 
 
+def test_wide(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "deep_model.py").write_text(
+        "from torch import nn\n"
+        "def deep(m):\n"
+        "    for name in ('reparametrised_token_mixer', 'blocks', 'stages_of_the_network', 'backbone'):\n"
+        "        m = nn.Sequential(__import__('collections').OrderedDict([(name, m)]))\n"
+        "    return m\n"
+        "network = deep(nn.Sequential(nn.Linear(3, 3), nn.Sigmoid(), nn.Linear(3, 3)))\n"
+    )
+    path = "backbone.stages_of_the_network.blocks.reparametrised_token_mixer.1"
+    assert main(["memory", "deep_model:network", "--input", "2x3"]) == 0
+    narrow = capsys.readouterr().out.splitlines()
+    assert main(["memory", "deep_model:network", "--input", "2x3", "--wide"]) == 0
+    wide = capsys.readouterr().out.splitlines()
+    assert max(map(len, narrow)) <= 100 < max(map(len, wide))
+    assert any(line.endswith(f"input, for the weight's gradient (counted at {path})") for line in wide)
+    short = next(line.split()[0] for line in narrow if "Sigmoid" in line)
+    assert "..." in short
+    assert short.endswith("_mixer.1")
+    assert any(f"counted at {short})" in line for line in narrow)
+
+
 def test_a_module_in_float64(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory", "receipt_model:double", "--input", "2x3"]) == 0
     assert "the input x (48)" in capsys.readouterr().out

@@ -182,3 +182,18 @@ def test_lightning_multi_processing_launcher() -> None:
 
     assert isinstance(launcher("ddp_spawn"), launchers._MultiProcessingLauncher)
     assert not isinstance(launcher("ddp"), launchers._MultiProcessingLauncher)
+
+
+def test_numbers_of_nodes_and_what_they_saved() -> None:
+    """A node has the number that was the next one; what its hooks packed, and the hook, can be had."""
+    following = torch.autograd._get_sequence_nr  # pyright: ignore[reportPrivateImportUsage]
+    x = torch.ones(2, requires_grad=True)
+    number = following()
+    with saved_tensors_hooks(lambda t: ("packed", t), lambda held: held[1]):
+        node: Any = x.exp().grad_fn
+    assert (node._sequence_nr(), following()) == (number, number + 1)
+    assert node._raw_saved_result.data[0] == "packed"
+    assert node._raw_saved_result.unpack_hook(("packed", 3)) == 3
+    number_of_python: Any = (x * 2).grad_fn
+    assert number_of_python._raw_saved_other.unpack_hook is None
+    assert float(number_of_python._raw_saved_other.data) == 2
