@@ -18,3 +18,7 @@ def device(request: pytest.FixtureRequest) -> str:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     return request.param
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pytorch-tests", metavar="DIR", help="the folder test of PyTorch's source, for tests/pytorch")
