@@ -1,41 +1,27 @@
-"""python -m benchmarks.zoo: torchvision's classification networks by hand beside PyTorch, in float64.
+"""python -m benchmarks.zoo: other people's networks by hand beside PyTorch, in float64.
 
-Random weights, training mode, small images. The network as it is, inside `by_hand()`, after `convert`, and after
-`fuse` as well: the largest relative distance of the outputs, and of the gradients of the parameters, from PyTorch's;
-and the nodes of the graph.
-PyTorch's hardsigmoid takes 1/6 in float32 in its backward pass, 3e-8 from the truth: beside it stands relu6(x + 3) / 6.
+Random weights, training mode, small images. The network as it is, inside `by_hand()`, after `convert`, after `fuse`,
+and after both: the largest relative distance of the outputs (and of the buffers after that step), and of the gradients
+of the parameters, from PyTorch's; the nodes of the graph, and PyTorch's layers among them, by name. Then what `fuse`
+took together, and the bytes that are kept for the backward pass, by hand and fused, over PyTorch's.
+PyTorch's hardsigmoid takes 1/6 in float32 in its backward pass, 3e-8 from the truth: in PyTorch's run stands
+relu6(x + 3) / 6.
 """
 
 import argparse
 import copy
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 import manualbp
-
-SIZES = {  # pixels a side: the least that the network takes, or that leaves batch norm something to average
-    "alexnet": 64,
-    "vgg11_bn": 32,
-    "resnet18": 64,
-    "resnet50": 64,
-    "squeezenet1_1": 64,
-    "densenet121": 64,
-    "googlenet": 64,
-    "inception_v3": 299,
-    "shufflenet_v2_x1_0": 64,
-    "mobilenet_v2": 64,
-    "mobilenet_v3_small": 64,
-    "mnasnet1_0": 64,
-    "efficientnet_b0": 64,
-    "regnet_y_400mf": 64,
-    "convnext_tiny": 64,
-}
-IMAGES = 3
+from benchmarks.zoo_networks import GROUPS
 
 
 @dataclass(frozen=True)
@@ -47,25 +33,20 @@ class Comparison:
     coverage: manualbp.Coverage
 
 
-def network(name: str) -> nn.Module:
-    """With random weights, ten classes, in training mode and double precision."""
-    torch.manual_seed(0)
-    more = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    return torchvision.models.get_model(name, weights=None, num_classes=10, **more).double()
-
-
 def outputs(y: Any) -> list[Tensor]:
-    """What a network returns: scores, those of auxiliary classifiers beside them, or a dict of images."""
+    """What a network returns: scores, those of auxiliary classifiers beside them, or a dict of images or losses."""
     return [y] if isinstance(y, Tensor) else list(y.values() if isinstance(y, dict) else y)
 
 
-def numbers(f: Callable[[Tensor], Any], model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def numbers(f: Callable[..., Any], model: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Tensor], list[Tensor]]:
     """f's outputs, and the gradients of the parameters for errors that are the same in every run."""
     torch.manual_seed(1)  # dropout
-    ys = outputs(f(x))
+    ys = outputs(f(*inputs))
     deltas = [torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=y.dtype) for y in ys]
-    gradients = torch.autograd.grad(ys, list(model.parameters()), deltas, retain_graph=True)
-    return ys, list(gradients)
+    weights = [w for w in model.parameters() if w.requires_grad]
+    # A network may hold weights that it does not use.
+    unused = {"allow_unused": True, "materialize_grads": True}
+    return ys, list(torch.autograd.grad(ys, weights, deltas, retain_graph=True, **unused))
 
 
 def distance(ours: list[Tensor], theirs: list[Tensor]) -> float:
@@ -77,48 +58,85 @@ def distance(ours: list[Tensor], theirs: list[Tensor]) -> float:
     return max((a - b).norm().item() / max(b.norm().item(), floor) for a, b in zip(ours, theirs, strict=True))
 
 
-def compare(model: nn.Module, x: Tensor) -> dict[str, Comparison]:
-    """The model `by_hand`, `convert`ed, and `fuse`d as well, beside itself; and its buffers after that one step."""
-    converted, inside = copy.deepcopy(model), copy.deepcopy(model)
+def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
+    return nn.functional.relu6(x + 3) / 6
+
+
+def compare(model: nn.Module, *inputs: Any) -> dict[str, Comparison]:
+    """The model `by_hand`, `convert`ed, `fuse`d, and both, beside itself; and its buffers after that one step."""
+    inside, converted, fused, both = (copy.deepcopy(model) for _ in range(4))
     manualbp.convert(converted)
-    fused = copy.deepcopy(converted)
+    manualbp.convert(both)
+    manualbp.fuse(both)
     manualbp.fuse(fused)
-    for module in model.modules():
-        if type(module) is nn.Hardsigmoid:
-            module.forward = lambda x: nn.functional.relu6(x + 3) / 6
-    ys, gradients = numbers(model, model, x)
+    with patch("torch.nn.functional.hardsigmoid", hardsigmoid):
+        ys, gradients = numbers(model, model, inputs)
+    expected = [b.double() for b in model.buffers()]
+    ways = {"by_hand": (manualbp.by_hand()(inside), inside), "convert": (converted, converted)}
+    ways |= {"fuse": (fused, fused), "convert, fuse": (both, both)}
     results = {}
-    inside_by_hand = manualbp.by_hand()(inside)
-    ways = {"by_hand": (inside_by_hand, inside), "convert": (converted, converted), "fuse": (fused, fused)}
     for way, (f, other) in ways.items():
-        mine, my_gradients = numbers(f, other, x)
+        with patch("torch.nn.functional.hardsigmoid", hardsigmoid if way == "fuse" else nn.functional.hardsigmoid):
+            mine, my_gradients = numbers(f, other, inputs)
         buffers = [b.double() for b in other.buffers()]
-        expected = [b.double() for b in model.buffers()]
         results[way] = Comparison(
             distance([*mine, *buffers], [*ys, *expected]), distance(my_gradients, gradients), manualbp.coverage(mine)
         )
     return results
 
 
+def kept(model: nn.Module, x: Tensor) -> dict[str, int]:
+    """Bytes kept for the backward pass, each way, in float32."""
+    return manualbp.memory(copy.deepcopy(model).float(), x.float()).totals
+
+
+def places(model: nn.Module) -> tuple[int, int]:
+    """How many places `fuse` takes together, and among how many."""
+    report = manualbp.fuse(copy.deepcopy(model))
+    return len(report.converted), len(report.rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
+    parser.add_argument("networks", nargs="*", help="by their names there (default: those of docs/zoo.md)")
+    parser.add_argument("--timm", action="store_true", help="networks of timm, which must be installed")
     parser.add_argument(
-        "networks", nargs="*", default=list(SIZES), help=f"by their names there (default: {', '.join(SIZES)})"
+        "--others", action="store_true", help="torchvision's segmentation, detection and video; DCGAN's discriminator"
     )
-    names = parser.parse_args().networks
-    unknown = [name for name in names if name not in torchvision.models.list_models(module=torchvision.models)]
-    if unknown:
-        parser.error(f"torchvision.models has no network {unknown[0]}")
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, float64, {IMAGES} images")
-    for name in names:
-        size = SIZES.get(name, 64)
-        model, x = network(name), torch.randn(IMAGES, 3, size, size, dtype=torch.float64)
-        for way, result in compare(model, x).items():
-            hand, layers = sum(result.coverage.by_hand.values()), sum(result.coverage.layers.values())
-            print(
-                f"  {name:20}{size:4}  {way:8}outputs {result.outputs:.0e}   gradients {result.gradients:.0e}   "
-                f"nodes by hand {hand:4}   PyTorch's layers {layers}"
-            )
+    parser.add_argument("--bytes", action="store_true", help="only what is fused and kept: minutes instead of an hour")
+    args = parser.parse_args()
+    groups = [group for group in ("timm", "others") if getattr(args, group)] or ["torchvision"]
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, float64; bytes in float32")
+    taken, ratios = [], []
+    for group in groups:
+        names, make = GROUPS[group]
+        for name in args.networks or names:
+            try:
+                model, inputs = make(name)
+            except (ImportError, ValueError, RuntimeError, KeyError) as error:
+                parser.error(f"{group} has no network {name}: {str(error).splitlines()[0]}")
+            if not args.bytes:
+                for way, result in compare(model, *inputs).items():
+                    hand, layers = sum(result.coverage.by_hand.values()), result.coverage.layers
+                    print(
+                        f"  {name:32}{way:15}outputs {result.outputs:.0e}   gradients {result.gradients:.0e}   "
+                        f"nodes by hand {hand:4}   PyTorch's layers {layers or 0}"
+                    )
+            done, of = places(model)
+            taken.append(done > 0)
+            line = f"  {name:32}fused {done:3} of {of:3} places"
+            if len(inputs) == 1:  # a detection network takes lists, of which there is no receipt
+                totals = kept(model, *inputs)
+                by_hand, fused = (totals[way] / totals["pytorch"] for way in ("by_hand", "fused"))
+                ratios.append((by_hand, fused))
+                line += (
+                    f"   kept {totals['pytorch'] / 2**20:7.1f} MiB by PyTorch, by hand {by_hand:.2f}, fused {fused:.2f}"
+                )
+            print(line, flush=True)
+    print(f"fused on {sum(taken)} of {len(taken)} networks", end="")
+    if ratios:
+        by_hand, fused = (statistics.median(some) for some in zip(*ratios, strict=True))
+        print(f"; median of {len(ratios)} kept: by hand {by_hand:.2f}, fused {fused:.2f} of PyTorch's")
 
 
 if __name__ == "__main__":
