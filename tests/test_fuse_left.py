@@ -210,6 +210,32 @@ def test_optional_arguments() -> None:
     assert "FactorAgain" not in manualbp.coverage(model(X, X)).by_hand
 
 
+def test_a_sum_in_place_has_the_layout_of_what_it_is_written_into() -> None:
+    """Of one map two layouts are the same but for their strides; behind it dropout draws in the order of memory."""
+
+    class Layouts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.conv = nn.LayerNorm(1), nn.Conv2d(1, 4, 3)
+            self.rest = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(4, 2, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            y += x
+            return self.rest(self.conv(y))
+
+    model, x = Layouts().double(), torch.randn(3, 1, 6, 6, dtype=torch.float64)
+    expected = copy.deepcopy(model)
+    assert manualbp.fuse(model).converted
+    ours, theirs = (seeded(m, x) for m in (model, expected))
+    assert distance(ours, theirs) <= EXACT
+
+
+def seeded(model: nn.Module, x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return model(x)
+
+
 def test_a_norm_that_runs_twice() -> None:
     """One of its passes would be PyTorch's, which keeps the running statistics that the other one updates."""
 

@@ -46,7 +46,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout: p = {p}; it must be a probability from 0 to 1")
     if not training or p == 0:
         return input
-    if p < 1:
+    if p < 1 and input.numel():
         require_floating("dropout", input=input)
     y = run(Thin, input, T.dropout(torch.ones_like(input), p))
     return put(input, y) if inplace else y

@@ -121,6 +121,11 @@ class Reading:
         """Whether it is a product of two different values."""
         return self._two(node, PRODUCTS) and len(node.all_input_nodes) == 2
 
+    def of_what_is_made(self, node: fx.Node) -> bool:
+        """Whether one of its values may be computed again. Other sums have the layout of what they are written into."""
+        kinds = self.batch_norm, self.activation, self.adds, self.multiplies, self.joined
+        return any(kind(part) for part in node.all_input_nodes for kind in kinds)
+
     def joined(self, node: fx.Node) -> tuple[list[fx.Node], int] | None:
         """What the node concatenates, and along which axis."""
         if node.op != "call_function" or node.target not in (torch.cat, torch.concat):

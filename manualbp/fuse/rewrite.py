@@ -57,7 +57,7 @@ class Neighbours(Keeping):
         for node in self.graph.nodes:
             self.refuse_shared_changes(node)
         for node in self.graph.nodes:
-            if (self.adds(node) or self.multiplies(node)) and self.in_place(node):
+            if (self.adds(node) or self.multiplies(node)) and self.in_place(node) and self.of_what_is_made(node):
                 self._out_of_place(node)
         self.fixed = {node: self.is_fixed(node) for node in self.graph.nodes}
         norms = [(node, norm) for node in self.graph.nodes if (norm := self.batch_norm(node)) is not None]

@@ -45,6 +45,14 @@ def test_numbers_and_gradients_are_pytorchs_for_the_same_seed(p: float, dtype: t
         assert close(*(grad(y, x, delta, retain_graph=True)[0] for y in (ours, torchs)))
 
 
+def test_integers_where_nothing_is_drawn() -> None:
+    """All are dropped, or there are none."""
+    for x, p in ((torch.arange(6), 1.0), (torch.arange(6).view(2, 3)[:0], 0.5)):
+        ours, torchs = F.dropout(x, p), T.dropout(x, p)
+        assert (ours.dtype, ours.shape) == (torchs.dtype, torchs.shape)
+        assert torch.equal(ours, torchs)
+
+
 def test_what_is_left_has_the_mean_of_the_input(device: str) -> None:
     ones = torch.ones(100_000, device=device)
     y = seeded(F.dropout, ones, 0.3)
