@@ -48,7 +48,8 @@ def dense(t: Tensor) -> Iterator[Tensor]:
     """The tensors with a storage of their own that t is made of: itself, or the parts of a sparse or a nested one."""
     if hasattr(t, "__tensor_flatten__"):
         for name in t.__tensor_flatten__()[0]:  # pyright: ignore[reportAttributeAccessIssue]
-            yield from dense(getattr(t, name))
+            part = getattr(t, name)  # or what is no tensor, as a DTensor's mesh
+            yield from dense(part) if isinstance(part, Tensor) else ()
         return
     layout = str(t.layout)
     if layout == "torch.sparse_coo":

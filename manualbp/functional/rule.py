@@ -14,6 +14,7 @@ A class may be of two kinds: `class Take(LinearRule, ImagesRule)`.
 
 import inspect
 import warnings
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -202,10 +203,14 @@ def run(rule: type[Rule], *args: Any) -> Any:
     views: PyTorch before 2.15 believes that an argument of the compiled function itself needs no gradient, and gives 0.
     `by_hand()` and other modes do not answer what a rule calls.
     """
+    return _without_modes(_applied, rule, *args)
+
+
+def _without_modes(f: Callable[..., Any], *args: Any) -> Any:
     if in_a_mode():
         with no_mode():
-            return _applied(rule, *args)
-    return _applied(rule, *args)
+            return f(*args)
+    return f(*args)
 
 
 def _applied(rule: type[Rule], *args: Any) -> Any:
@@ -241,7 +246,7 @@ def _own(rule: type[Rule], y: Any) -> Any:
 def evaluate(rule: type[Rule], *args: Any) -> Any:
     """`run`, but where nothing derives, batches or compiles the result: then only the rule's forward pass."""
     if in_place() and not autocasts(args[0].device.type):
-        return rule.forward(*args)
+        return _without_modes(rule.forward, *args)
     return run(rule, *args)
 
 

@@ -1,5 +1,7 @@
 """Which order of memory a tensor has: maps one behind the other, or the maps of a pixel (channels_last)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ def hands_on(x: Tensor) -> bool:
         return False
     order = (1, *range(x.ndim - 1, 1, -1), 0)
     steps = [x.stride(axis) for axis in order if x.shape[axis] > 1]
-    return maps_last(x) or (steps[0] > 0 and steps == sorted(steps))
+    return maps_last(x) or (steps[0] > 0 and all(a <= b for a, b in pairwise(steps)))
 
 
 def alike(delta: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,13 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def certainly_finite(y: Tensor) -> bool:
-    """Whether y holds no NaN and no infinity, as far as one may look: elsewhere than here a look would cost a wait.
+def certainly_finite(*either: Tensor) -> bool:
+    """Whether the tensors, each of which tells, hold no NaN and no infinity, as far as one may look.
 
     A product with a matrix that holds zeros, or of sums and differences, spreads them to what does not see them.
+    Elsewhere than here a look would cost a wait, and code that is followed must not depend on it.
     """
-    here = type(y) is Tensor and y.is_cpu and not (followed() or in_a_dispatch_mode())
-    return not here or isfinite(y.sum(dtype=wide(y.dtype)).item())
+    if followed() or in_a_dispatch_mode() or not all(type(y) is Tensor and y.is_cpu for y in either):
+        return True
+    y = min(either, key=Tensor.numel)
+    return isfinite(y.sum(dtype=wide(y.dtype)).item())

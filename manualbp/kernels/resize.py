@@ -54,11 +54,11 @@ def interpolate_adjoint(delta: Tensor, x_size: tuple[int, ...], r: Resize) -> Te
 def transposed(delta: Tensor, *weights: Tensor) -> Tensor:
     """A^T delta B of every map, the adjoint of A x B^T: [N, C, H, W]; summed in the dtype of the weights.
 
-    0 times NaN is NaN: what is not finite is added again, with one in the place of every weight, where it is seen. The
-    weights are not negative, so infinities keep their signs.
+    0 times NaN is NaN: what is not finite is added again, with one in the place of every weight, where it is seen.
+    Infinities keep their signs where no weight is negative, so not in the mode bicubic.
     """
     dx = _product(delta, *weights)
-    if certainly_finite(min(delta, dx, key=Tensor.numel)):  # the weights are finite, so either tells
+    if certainly_finite(delta, dx):  # the weights are finite
         return dx
     sees = [(A != 0).to(A.dtype) for A in weights]
     dx = _product(delta.where(delta.isfinite(), 0), *weights)

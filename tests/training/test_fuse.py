@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from manualbp.fuse import rewrite
+from manualbp.fuse import steps
 from manualbp.training.cli import main
 from tests.training import files
 from tests.training.test_check import WrongSlope
@@ -97,7 +97,7 @@ def test_a_network_without_such_neighbours(capsys: pytest.CaptureFixture[str]) -
     assert "the fused network" not in printed
 
 
-def wrong_pool(pool: torch.nn.Module, x: Tensor, phi: str, flat: bool) -> Any:
+def wrong_pool(pool: torch.nn.Module, x: Tensor, *_: Any) -> Any:
     return WrongSlope.apply(pool(x))
 
 
@@ -105,7 +105,7 @@ def test_a_wrong_backward_is_not_trained_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each layer is right; what runs in place of two is not."""
-    monkeypatch.setattr(rewrite, "activated_pool", wrong_pool)
+    monkeypatch.setattr(steps, "activated_pool", wrong_pool)
     assert main(["--epochs", "1"]) == 0
     assert main(["--epochs", "1", "--fuse", "--output-dir", "fused"]) == 2
     error = capsys.readouterr().err
