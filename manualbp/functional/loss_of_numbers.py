@@ -165,10 +165,16 @@ def _pair(
 
 
 def _averaged(l: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    """The losses, their sum, or their mean, by the weights if there are any."""
-    l, count = (l, l.numel()) if weight is None else (l * weight, weight.sum())
-    mean_of_integers = reduction == "mean" and not l.is_floating_point()
-    return reduced(l, reduction, count, torch.get_default_dtype() if mean_of_integers else l.dtype)
+    """The losses, their sum, or their mean, by the weights if there are any.
+
+    A weighted mean of halves is one of float32 products: the delta that comes back from a cast sum is laid out anew.
+    """
+    dtype, count = l.dtype, l.numel()
+    if weight is not None:
+        dtype, count = torch.promote_types(dtype, weight.dtype), weight.sum()
+        l = l.to(wide(dtype)) * weight.to(wide(dtype)) if reduction == "mean" else l * weight
+    mean_of_integers = reduction == "mean" and not dtype.is_floating_point
+    return reduced(l, reduction, count, torch.get_default_dtype() if mean_of_integers else dtype)
 
 
 def mse_loss(
