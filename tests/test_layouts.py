@@ -9,6 +9,7 @@ import torch.nn.functional as T
 from torch import Tensor
 
 import manualbp.functional as F
+from tests.cases.activation import IN_PLACE
 from tests.cases.make import ORACLES
 from tests.checks import EXACT, first, random_like
 
@@ -190,19 +191,6 @@ def test_where_another_operand_decides(shape: tuple[int, ...], call: Call, order
     assert in_channels_last(theirs) == in_channels_last(ours)
 
 
-IN_PLACE = [
-    "relu",
-    "relu6",
-    "hardtanh",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "celu",
-    "silu",
-    "mish",
-    "hardsigmoid",
-    "hardswish",
-]
 OF_NUMBERS = [pytest.param(call, id=name) for name in [*NUMBER_BY_NUMBER, "prelu", "dropout"] for call in ROWS[name]]
 OF_NUMBERS += [pytest.param(op(name, inplace=True), id=f"{name} in place") for name in IN_PLACE]
 OF_NUMBERS += [pytest.param(op("threshold", 0.5, -2.0, True), id="threshold in place")]

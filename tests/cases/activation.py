@@ -66,3 +66,18 @@ ELEMENTWISE = [
     *[Case(op, "dtype", normal(3, 4), {"dim": 1, "dtype": torch.float64}) for op in ("softmax", "log_softmax")],
     *[Case(op, "number", normal(), {"dim": 0}) for op in ("softmax", "log_softmax")],
 ]
+
+# The activations that have an argument `inplace`, but for `threshold`.
+IN_PLACE = [
+    "relu",
+    "relu6",
+    "hardtanh",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "celu",
+    "silu",
+    "mish",
+    "hardsigmoid",
+    "hardswish",
+]

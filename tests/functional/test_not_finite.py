@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import grad
 
 import manualbp.functional as F
+from tests.cases.activation import IN_PLACE
 
 INF, NAN = math.inf, math.nan
 POINTS = [NAN, INF, -INF, 0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 6.0, -6.0, 20.0, -20.0, 100.0, -100.0]
@@ -153,21 +154,6 @@ def test_hardshrink_of_a_negative_threshold() -> None:
     ours, torchs = F.hardshrink(x, -0.5), T.hardshrink(x, -0.5)
     assert torch.equal(ours.nan_to_num(7), torchs.nan_to_num(7))
     assert torch.equal(grad(ours.sum(), x)[0][:4], torch.ones(4))
-
-
-IN_PLACE = [
-    "relu",
-    "relu6",
-    "hardtanh",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "celu",
-    "silu",
-    "mish",
-    "hardsigmoid",
-    "hardswish",
-]
 
 
 @pytest.mark.parametrize("op", IN_PLACE)

@@ -20,8 +20,7 @@ from manualbp.kernels.transforms import followed
 class InPlace(ElementwiseRule):
     """The rule that stands behind it among the bases, with a `forward` that writes into x and returns it.
 
-    That rule keeps nothing of x: y, or what is made of y. The `forward` calls torch.ops.aten's operator, as inside
-    `by_hand()` the functions of torch are answered by the rule itself.
+    That rule keeps nothing of x: y, or what is made of y.
     """
 
     @classmethod
