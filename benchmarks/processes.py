@@ -1,8 +1,14 @@
-"""A function in a process of its own, whose memory is nobody else's."""
+"""A function in a process of its own, whose memory is nobody else's; and a process that is only in the way."""
 
 import multiprocessing
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+# Until its parent is gone, whatever ended that.
+SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
 class DiedError(RuntimeError):
@@ -33,3 +39,13 @@ def alone(function: Callable[..., Any], *args: Any) -> Any:
 def _answer(pipe: Any, function: Callable[..., Any], *args: Any) -> None:
     pipe.send(function(*args))
     pipe.close()
+
+
+@contextmanager
+def one_core_busy() -> Iterator[None]:
+    """Meanwhile another process keeps one core busy, as other people's work does."""
+    with subprocess.Popen([sys.executable, "-c", SPIN]) as process:
+        try:
+            yield
+        finally:
+            process.kill()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 
-from manualbp.training.malloc import keep_freed_memory
+from manualbp import keep_freed_memory
 
 
 def in_turns(steps: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:

@@ -1,4 +1,8 @@
-"""The command line: python -m manualbp memory MODULE:NAME --input SIZE prints what each layer keeps for backward."""
+"""The command line.
+
+python -m manualbp memory MODULE:NAME --input SIZE prints what each layer keeps for backward; python -m manualbp kernels
+prints which kernels are used on this machine, builds them, and clears their cache.
+"""
 
 import argparse
 import importlib
@@ -13,6 +17,8 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from manualbp.kernels.cpu import cache, report
+from manualbp.kernels.cpu.compiler import NoKernelsError
 from manualbp.memory import memory
 from manualbp.receipt import WAYS, Receipt, name_of
 
@@ -38,14 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (the process's own where None) and return its exit code."""
     try:
         options = build_parser().parse_args(argv)
-        require_new_files(options.json, options.plot)
-        receipt = receipt_of(model_of(options.model), options.input)
-        print(receipt.wide() if options.wide else receipt, flush=True)
-        if options.json is not None:
-            with options.json.open("x") as file:
-                file.write(json.dumps(receipt.as_dict(), indent=2) + "\n")
-        if options.plot is not None:
-            plot(receipt, f"{options.model}, input {written(options.input)}", options.plot)
+        options.run(options)
     except BrokenPipeError:  # the reader, as `head`, has seen enough; Python would complain again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
@@ -62,7 +61,14 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,  # a command that is broken in two cannot be copied
         allow_abbrev=False,
     )
-    command = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_memory(commands)
+    add_kernels(commands)
+    return parser
+
+
+def add_memory(commands: Any) -> None:
+    command = commands.add_parser(
         "memory",
         help="what each layer keeps in memory for the backward pass",
         description="Print what each layer of a network keeps in memory for the backward pass, in bytes,\n"
@@ -72,6 +78,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    command.set_defaults(run=run_memory)
     add = command.add_argument
     add("model", metavar="MODULE:NAME", help="a torch.nn.Module, or what makes one when it is called without arguments")
     add(
@@ -84,7 +91,44 @@ def build_parser() -> Parser:
     add("--wide", action="store_true", help="a line a layer with whole names, wider than 100 columns")
     add("--json", metavar="FILE", type=Path, help="also write it all to a new FILE")
     add("--plot", metavar="FILE", type=Path, help="also draw it into a new FILE, as a.png (needs matplotlib)")
-    return parser
+
+
+def add_kernels(commands: Any) -> None:
+    command = commands.add_parser(
+        "kernels",
+        help="which kernels are used on this machine, and why",
+        description="Print which kernels are used on this machine, and why: those in C, which the\n"
+        "system's compiler builds on first use, or PyTorch's own operations.",
+        epilog="MANUALBP_KERNELS=torch in the environment has PyTorch's operations used; with\n"
+        "MANUALBP_KERNELS=compiled it is an error if the kernels cannot be built.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=run_kernels)
+    command.add_argument("--clear", action="store_true", help="first remove all libraries from the cache")
+    command.add_argument("--build", action="store_true", help="build them now, and say how long it took")
+
+
+def run_memory(options: argparse.Namespace) -> None:
+    require_new_files(options.json, options.plot)
+    receipt = receipt_of(model_of(options.model), options.input)
+    print(receipt.wide() if options.wide else receipt, flush=True)
+    if options.json is not None:
+        with options.json.open("x") as file:
+            file.write(json.dumps(receipt.as_dict(), indent=2) + "\n")
+    if options.plot is not None:
+        plot(receipt, f"{options.model}, input {written(options.input)}", options.plot)
+
+
+def run_kernels(options: argparse.Namespace) -> None:
+    try:
+        if options.clear:
+            print(f"removed {report.counted(*cache.clear())}")
+        if options.build:
+            print(report.built())
+        print(report.report())
+    except (NoKernelsError, ValueError) as error:  # ValueError: of MANUALBP_KERNELS
+        raise UserError(str(error)) from error
 
 
 def size(text: str) -> tuple[int, ...]:

@@ -24,7 +24,6 @@ from manualbp.training import UserError, figures, torch_layers, vision
 from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
-from manualbp.training.malloc import keep_freed_memory
 from manualbp.training.networks import NETWORKS, loss_of
 from manualbp.training.sources import SOURCES
 
@@ -43,7 +42,7 @@ def run(options: Namespace, config: str) -> None:
     """
     start = time.perf_counter()
     quieten()
-    keep_freed_memory()
+    manualbp.keep_freed_memory()
     require_options_of_network(options)
     trainer = build_trainer(options)
     if not trainer.is_global_zero:

@@ -4,7 +4,7 @@ import resource
 import pytest
 import torch
 
-from manualbp.training.malloc import keep_freed_memory
+from manualbp import keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
