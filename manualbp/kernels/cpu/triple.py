@@ -1,0 +1,124 @@
+"""The convolution's three faces, directly or by fewer products: triple.c, which has the formulas.
+
+x, delta and what is made of them lie in channels_last, [N, H, W, C] in memory; w in any order. m x m outputs a
+tile: 4 or 2 for a kernel of 3 x 3, 2 for 5 x 5, at stride 1; 1 is the direct triple. Each face is None where a number
+is too large for sums of sums, or is none: then the sums themselves must be taken.
+"""
+
+from ctypes import Array, addressof, c_ssize_t
+
+from torch import Tensor
+
+from manualbp.kernels.cpu.build import scratch, threads
+from manualbp.kernels.cpu.calls import KIND, call, images_last
+from manualbp.kernels.geometry import Geometry
+
+# By m and P the number of the form.
+FORM = {(4, 3): 0, (2, 5): 1, (2, 3): 2}
+DIRECT = 3
+# Tiles at a time, as many as stay in the cache. For the kernel gradient about the root of how many there are: so the
+# sums of a few, and the sum of these sums, round least. And outputs at a time, in the direct triple.
+FORWARD, GRADIENT = (24, 48), (96, 128)
+# How the sums of the kernel gradient are shared among threads, as triple.c calls it; up to so many each has its own.
+SHARED, OWN, AT_ONCE = 0, 1, 2
+OWN_SUMS = 2**14 * 36
+# So many taps at most.
+TAPS = 128
+
+
+def fits(g: Geometry, m: int) -> bool:
+    """Whether there are tiles of m x m outputs."""
+    if len(g.w_size) != 2 or g.groups > 1:
+        return False
+    if m == 1:
+        return g.w_size[0] * g.w_size[1] <= TAPS
+    return g.w_size[0] == g.w_size[1] and (m, g.w_size[0]) in FORM and max(*g.stride, *g.dilation) == 1
+
+
+def tiles(m: int, N: int, size: tuple[int, ...]) -> int:
+    """How many there are in N images of this size."""
+    I, J = size
+    return N * -(-I // m) * -(-J // m)
+
+
+def correlate(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry, m: int) -> Tensor | None:
+    """y = C^T [(A x) (B w)] + b."""
+    return _slid(x, w.shape[0], w.data_ptr(), w.stride(), b, m, g, g.padding, g.y_size)
+
+
+def full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry, m: int) -> Tensor | None:
+    """dx, at stride 1 the same of delta with the rotated kernel: its taps from the last to the first."""
+    (P, Q), (so, sc, sp, sq) = g.w_size, w.stride()
+    end = w.data_ptr() + ((P - 1) * sp + (Q - 1) * sq) * w.element_size()
+    padding = tuple(reach - 1 - pad for reach, pad in zip(g.reach, g.padding, strict=True))
+    return _slid(delta, w.shape[1], end, (sc, so, -sp, -sq), b, m, g, padding, g.x_size)
+
+
+def _slid(
+    x: Tensor,
+    O: int,
+    w: int,
+    strides: tuple[int, ...],
+    b: Tensor | None,
+    m: int,
+    g: Geometry,
+    padding: tuple[int, ...],
+    y_size: tuple[int, ...],
+) -> Tensor | None:
+    """The kernels at address w, [O, C, P, Q] of these strides, slid over x."""
+    N, t = x.shape[0], threads()
+    y = images_last(x, N, O, *y_size)
+    T = min(FORWARD[m == 1], -(-tiles(m, N, y_size) // t))
+    of_w, numbers = (c_ssize_t * 4)(*strides), _numbers(x, g, padding, y_size, O, T, m)
+    room = scratch(4 * call("triple_room", 0, addressof(numbers), t))
+    odd = call("triple_correlate", KIND[x.dtype], x, w, addressof(of_w), b, y, room, addressof(numbers), t)
+    return None if odd else y
+
+
+def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry, m: int) -> Tensor | None:
+    """dw = B^T [sum over tiles (A x) (C delta)], in channels_last."""
+    (N, C), O, t = x.shape[:2], delta.shape[1], threads()
+    dw, count = images_last(x, O, C, *g.w_size), tiles(m, N, g.y_size)
+    sums = C * O * ((m + g.w_size[0] - 1) ** 2 if m > 1 else g.w_size[0] * g.w_size[1])
+    how = AT_ONCE if m == 1 and count <= GRADIENT[1] else OWN if sums <= OWN_SUMS else SHARED
+    T = min(GRADIENT[m == 1], -(-count // (t if how == OWN else 1)))
+    of_dw, numbers = (c_ssize_t * 4)(*dw.stride()), _numbers(x, g, g.padding, g.y_size, O, T, m)
+    room = scratch(4 * call("triple_room", 1, addressof(numbers), t))
+    of = KIND[x.dtype], x, delta, dw, addressof(of_dw), room, addressof(numbers), how, t
+    return None if call("triple_kernel_gradient", *of) else dw
+
+
+def is_depthwise(g: Geometry, C: int, O: int) -> bool:
+    """Whether each map has a kernel of its own."""
+    return len(g.w_size) == 2 and g.groups == C == O and g.w_size[0] * g.w_size[1] <= TAPS
+
+
+def depthwise_kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
+    """dw[c, p, q] = sum_nij delta[n, c, i, j] x[n, c, s i + d p - pad, ...]."""
+    C, t = x.shape[1], threads()
+    dw = images_last(x, C, 1, *g.w_size)
+    numbers = _numbers(x, g, g.padding, g.y_size, C, 1, 1)
+    room = scratch(call("depthwise_room", addressof(numbers), t))
+    call(
+        "depthwise_kernel_gradient",
+        KIND[x.dtype],
+        x,
+        delta,
+        dw,
+        *dw.stride()[::2],
+        dw.stride(3),
+        room,
+        addressof(numbers),
+        t,
+    )
+    return dw
+
+
+def _numbers(
+    x: Tensor, g: Geometry, padding: tuple[int, ...], y_size: tuple[int, ...], O: int, T: int, m: int
+) -> Array[c_ssize_t]:
+    """What triple.c calls a triple."""
+    N, C, H, W = x.shape
+    form = FORM[m, g.w_size[0]] if m > 1 else DIRECT
+    numbers = N, H, W, C, *g.w_size, *g.stride, *g.dilation, *padding, *y_size, O, T, form
+    return (c_ssize_t * len(numbers))(*numbers)
