@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
-from manualbp.kernels.bits import INTEGER, beyond, compared
+from manualbp.kernels.bits import INTEGER, above, beyond, compared, nonzero, not_clamped, sloped
 from manualbp.kernels.pieces import in_one_order, piecewise
 from manualbp.kernels.precision import wide
 from manualbp.kernels.transforms import in_place
@@ -36,7 +36,8 @@ def tanh_slope(delta: Tensor, y: Tensor) -> Tensor:
 
 def relu_slope(delta: Tensor, y: Tensor) -> Tensor:
     """delta where y is not 0, which holds of what is no number; else 0."""
-    return _where(y.abs(), delta)
+    dx = sloped(nonzero, delta, y)
+    return _where(y.abs(), delta) if dx is None else dx
 
 
 def _where(yes: Tensor, delta: Tensor) -> Tensor:
@@ -151,8 +152,10 @@ def softplus_slope(delta: Tensor, x: Tensor, beta: float, threshold: float) -> T
 @in_one_order
 def leaky_slope(delta: Tensor, t: Tensor, negative_slope: float) -> Tensor:
     """delta where t > 0, else delta negative_slope."""
-    d, above = delta.to(wide(delta.dtype)), compared(torch.gt, t, 0).to(wide(t.dtype))
-    return torch.threshold_(above, 0.5, negative_slope).mul_(d).to(delta.dtype)
+    if (dx := sloped(above, delta, t, 0, off=negative_slope)) is not None:
+        return dx
+    d, yes = delta.to(wide(delta.dtype)), compared(torch.gt, t, 0).to(wide(t.dtype))
+    return torch.threshold_(yes, 0.5, negative_slope).mul_(d).to(delta.dtype)
 
 
 @piecewise
@@ -170,7 +173,8 @@ def prelu_share(delta: Tensor, x: Tensor) -> Tensor:
 @piecewise
 def inside_slope(delta: Tensor, t: Tensor, low: float, high: float, slope: float) -> Tensor:
     """slope delta where low < t < high or t is no number, else 0."""
-    dx = _where(beyond(t, low, high).eq_(0), delta)
+    dx = sloped(not_clamped, delta, t, low, high)
+    dx = _where(beyond(t, low, high).eq_(0), delta) if dx is None else dx
     return dx if slope == 1 else dx.mul_(slope)
 
 

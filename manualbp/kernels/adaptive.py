@@ -35,7 +35,7 @@ class Windows:
         if 0 in (I, J) or H % I or W % J:
             return None
         tile = H // I, W // J
-        return Geometry((H, W), tile, tile, (0, 0), (1, 1))
+        return Geometry((H, W), tile, tile, (0, 0), (1, 1), last=self.last)
 
     @property
     def places(self) -> Places:

@@ -1,11 +1,14 @@
 """Yes or no, eight to a byte: on which of two straight pieces a number is."""
 
 from collections.abc import Callable
+from math import nan
 
 import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp.kernels.cpu import bits as compiled
+from manualbp.kernels.cpu.calls import serves
 from manualbp.kernels.layout import hands_on, laid_out
 from manualbp.kernels.pieces import pieces
 from manualbp.kernels.precision import wide
@@ -72,9 +75,22 @@ def compared(how: Callable[..., Tensor], t: Tensor, end: float) -> Tensor:
     return how(t, end, out=torch.empty_like(t)) if in_place() else how(t, end).to(t.dtype)
 
 
+# The tests as the compiled kernels have them: which comparison, with which ends.
+COMPARISON = {
+    nonzero: lambda: (compiled.OUTSIDE, 0.0, 0.0),
+    above: lambda end: (compiled.BETWEEN, end, nan),
+    between: lambda low, high: (compiled.BETWEEN, low, high),
+    not_clamped: lambda low, high: (compiled.NOT_CLAMPED, low, high),
+    outside: lambda low, high: (compiled.OUTSIDE, low, high),
+    not_up_to: lambda end: (compiled.NOT_CLAMPED, end, nan),
+}
+
+
 def bits_of(test: Callable[..., Tensor], t: Tensor, *ends: float) -> Tensor:
     """The bits of test(t, *ends)."""
     last = hands_on(t)
+    if serves(t):
+        return compiled.bits_of(t, last, *COMPARISON[test](*map(float, ends)))
     bits = [packed(test(part, *ends), last) for (part,) in _bytewise(t)]
     return bits[0] if len(bits) == 1 else torch.cat(bits)
 
@@ -84,6 +100,8 @@ def masked(delta: Tensor, bits: Tensor, last: bool, off: float = 0.0) -> Tensor:
 
     So it is a product of integers, the bit with the number's pattern: 0 times infinity is no number.
     """
+    if (last or delta.is_contiguous()) and serves(delta):
+        return compiled.masked(delta, bits, last, float(off))
     if not in_place():
         yes = unpacked(bits, delta.shape, last).to(torch.bool)
         return torch.where(yes, delta, delta * off if off else 0)
@@ -97,6 +115,15 @@ def masked(delta: Tensor, bits: Tensor, last: bool, off: float = 0.0) -> Tensor:
         else:
             torch.mul(yes.to(integer), part.view(integer), out=to.view(integer))
     return dx
+
+
+def sloped(test: Callable[..., Tensor], delta: Tensor, t: Tensor, *ends: float, off: float = 0.0) -> Tensor | None:
+    """The same by test(t, *ends) itself, in the order of t; None where the compiled kernels do not serve."""
+    last = hands_on(t)
+    if not (compiled.in_order(t, last) and serves(delta, t)):
+        return None
+    how, low, high = COMPARISON[test](*map(float, ends))
+    return compiled.sloped(delta, t, last, how, low, high, float(off))
 
 
 def _bytewise(*tensors: Tensor) -> list[tuple[Tensor, ...]]:

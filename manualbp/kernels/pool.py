@@ -1,7 +1,7 @@
-"""Pooling and its adjoints by PyTorch's forward primitives.
+"""Pooling and its adjoints: the compiled kernels where they serve (kernels/cpu/pool.py), else PyTorch's primitives.
 
 Shapes: x [N, C, H, W]; y, delta, place, index and byte [N, C, I, J]. A place is told in one of two ways: an index is a
-position h W + k in its own map (int64), a byte tells the pixels of its own window apart (uint8).
+position h W + k in its own map (int64), a byte is the number p Q + q of the tap in its own window (uint8).
 """
 
 from math import prod
@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp.kernels.activation import relu_slope, sigmoid_slope, tanh_slope
+from manualbp.kernels.bits import compared
+from manualbp.kernels.cpu import pool as compiled
+from manualbp.kernels.cpu.calls import serves
 from manualbp.kernels.geometry import Geometry, Places
 from manualbp.kernels.layout import laid_out, maps_last
 from manualbp.kernels.precision import wide
@@ -18,11 +22,22 @@ from manualbp.kernels.transforms import recorded
 # Up to this factor f PyTorch's "nearest" repeats each pixel f times in float32: there f (1 / f), rounded, is 1.
 NEAREST_IS_EXACT = 40
 
+# Pixels of a window up to which the compiled mean, window by window, is as fast as PyTorch's, pixel by pixel.
+SMALL = 16
+
 # Windows whose positions are made at a time: 8 bytes each, what a CPU's cache holds.
 PIECE = 2**17
 
 # Windows whose positions may be there at a time: 16 MiB of them.
 MOST = 2**21
+
+# Activations that are taken together with pooling: phi, and delta phi' told by y.
+PHI = {
+    "none": (lambda z: z, lambda delta, y: delta),
+    "relu": (torch.relu, relu_slope),
+    "sigmoid": (torch.sigmoid, sigmoid_slope),
+    "tanh": (torch.tanh, tanh_slope),
+}
 
 
 def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
@@ -30,7 +45,15 @@ def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     return T.max_pool2d(x, g.w_size, g.stride, g.padding, g.dilation, g.ceil_mode, return_indices=True)
 
 
-def max_pool_by_bytes(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
+def max_pool_by_bytes(x: Tensor, g: Geometry, phi: str = "none") -> tuple[Tensor, Tensor]:
+    """phi of the largest value of each window, and its byte."""
+    if serves(x):
+        return compiled.max_pool(x, g, phi)
+    z, byte = _with_bytes(x, g)
+    return PHI[phi][0](z), byte
+
+
+def _with_bytes(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     """The largest value of each window and its byte. Of many windows the positions are made a few images at a time:
 
     they are twice as large as the values, and would be the peak of a training step.
@@ -42,8 +65,7 @@ def max_pool_by_bytes(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
 
     N, images = x.shape[0], MOST // (x.shape[1] * prod(g.y_size) or 1) or 1
     if torch.compiler.is_compiling() or recorded() or images >= N:  # what is recorded is for any number of images
-        y, index = max_pool(x, g)
-        return y, in_window(index, g)
+        return pooled(0, N)
     first = pooled(0, images)
     whole = tuple(_room(t, N) for t in first)
     for t, part in zip(whole, first, strict=True):
@@ -63,16 +85,26 @@ def _room(like: Tensor, N: int) -> Tensor:
 
 
 def in_window(index: Tensor, g: Geometry) -> Tensor:
-    """A byte for each position: the position modulo 256, or where that is too little p Q + q.
+    """The bytes of positions.
 
-    The window's first pixel has the position start, and index - start = d p W + d q. If that is always less than 256,
-    the index modulo 256 tells it, as start is known.
+    The window's first pixel has the position start, and index - start = d p W + e q. Where that is a byte, and a row of
+    the window shorter than one of the image, it is reckoned in bytes, which a CPU does ten times as fast.
     """
-    if _near(g):
-        return index.to(torch.uint8)
+    (P, Q), (d, e), W = g.w_size, g.dilation, g.x_size[1]
+    if e == 1 and d * W >= Q and d * (P - 1) * W + Q <= 256:
+        step = index.to(torch.uint8) - _starts(index, g, W, 1, torch.uint8)  # modulo 256
+        return step - _rows(step, d * W, P) * ((d * W - Q) % 256)
     if index.device.type != "cpu" or torch.compiler.is_compiling():
         return _number_in_window(index, g)
     return torch.cat([_number_in_window(piece, g) for piece in index.split(_images(index))])
+
+
+def _rows(numbers: Tensor, row: int, P: int) -> Tensor:
+    """The row p of each number from p row to (p + 1) row: comparisons of bytes, which are faster than a division."""
+    p = torch.zeros_like(numbers)
+    for r in range(1, P):
+        p = p + compared(torch.ge, numbers, r * row)
+    return p
 
 
 def _number_in_window(index: Tensor, g: Geometry) -> Tensor:
@@ -98,11 +130,8 @@ def in_image(byte: Tensor, g: Geometry, start: Tensor | None = None) -> Tensor:
     """The positions that the bytes of `in_window` stand for; start: `_least_starts`, where they are known."""
     W, Q, (d, e) = g.x_size[1], g.w_size[1], g.dilation
     start = _least_starts(byte, g) if start is None else start
-    if _near(g):
-        step = (byte - start.to(torch.uint8)).to(start.dtype)  # bytes are reckoned modulo 256
-    else:
-        step = byte.to(start.dtype) * e + byte.div(Q, rounding_mode="floor").to(start.dtype) * (d * W - e * Q)
-    return (step + start).to(torch.int64)
+    row = _rows(byte, Q, g.w_size[0]).to(start.dtype)
+    return (byte.to(start.dtype) * e + row * (d * W - e * Q) + start).to(torch.int64)
 
 
 def _least_starts(like: Tensor, g: Geometry) -> Tensor:
@@ -110,12 +139,6 @@ def _least_starts(like: Tensor, g: Geometry) -> Tensor:
     H, W = g.x_size
     least = torch.int16 if H * W < 2**15 else torch.int32 if H * W < 2**31 else torch.int64
     return _starts(like, g, W, 1, least)
-
-
-def _near(g: Geometry) -> bool:
-    """Whether the distance from the first to the last pixel of a window, by position, is a byte."""
-    (P, Q), (d, e) = g.w_size, g.dilation
-    return d * (P - 1) * g.x_size[1] + e * (Q - 1) < 256
 
 
 def _starts(like: Tensor, g: Geometry, row: float, column: float, dtype: torch.dtype) -> Tensor:
@@ -136,12 +159,20 @@ def _positions(place: Tensor, places: Places) -> Tensor:
 
 def take(x: Tensor, place: Tensor, places: Places) -> Tensor:
     """y[n, c, i, j] = x[n, c] at place[n, c, i, j]."""
+    if places.windows is not None and place.dtype == torch.uint8 and serves(x):
+        return compiled.take(x, place, places.windows)
     index = _positions(place, places)
     return x.flatten(2).gather(2, index.flatten(2)).reshape(index.shape)
 
 
-def put(delta: Tensor, place: Tensor, places: Places) -> Tensor:
-    """delta[n, c, i, j] added at place[n, c, i, j]; zero elsewhere: [N, C, H, W], in the layout of place, that of x."""
+def put(delta: Tensor, place: Tensor, places: Places, y: Tensor | None = None, phi: str = "none") -> Tensor:
+    """delta[n, c, i, j] added at place[n, c, i, j]; zero elsewhere: [N, C, H, W], in the layout of place, that of x.
+
+    With phi, delta phi' told by y instead of delta.
+    """
+    if places.windows is not None and place.dtype == torch.uint8 and serves(delta, y):
+        return compiled.put(delta, place, places.windows, y, phi)
+    delta = PHI[phi][1](delta, y)
     (N, C), (H, W) = delta.shape[:2], places.x_size
     delta = laid_out(delta, maps_last(place))
     if places.apart and N > 0 and not torch.are_deterministic_algorithms_enabled():
@@ -185,11 +216,15 @@ def unpool(x: Tensor, index: Tensor, y_size: tuple[int, ...]) -> Tensor:
 
 def window_mean(x: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
     """The sum over each window divided by m^2, by the pixels that count, or by the override."""
+    if prod(g.w_size) <= SMALL and maps_last(x) and serves(x):
+        return compiled.window_mean(x, g, count_include_pad, override)
     return T.avg_pool2d(x, g.w_size, g.stride, g.padding, g.ceil_mode, count_include_pad, override)
 
 
 def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
     """Each delta, divided as in `window_mean`, added to every pixel of its window: [N, C, H, W]."""
+    if serves(delta):
+        return compiled.window_spread(delta, g, count_include_pad, override)
     (H, W), (P, Q), (s, t), (top, left) = g.x_size, g.w_size, g.stride, g.padding
     C = delta.shape[1]
     share = laid_out(delta, g.last) / _divisor(delta, g, count_include_pad, override)

@@ -14,9 +14,10 @@ from torch.autograd.gradcheck import GradcheckError
 from manualbp.functional import loss_of_numbers
 from manualbp.functional.activation.sigmoid import Sigmoid
 from manualbp.functional.conv import Correlate, FullConvolve
-from manualbp.functional.norm import Normalise
+from manualbp.functional.norm import Normalise, gradients
 from manualbp.fuse import conv_pool
-from manualbp.fuse.recompute import Reactivate, Recipe
+from manualbp.fuse.norm import NormaliseActivate
+from manualbp.fuse.recompute import Recipe
 from manualbp.kernels import activation, adaptive, bits, conv, loss, pool, resize
 from manualbp.kernels.adaptive import Windows
 from manualbp.kernels.geometry import Geometry
@@ -150,10 +151,10 @@ def as_if_not_rare(x: Tensor, p: Tensor) -> Tensor:
     return -x
 
 
-def slope_at_x(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+def slope_at_x(ctx: Any, delta: Tensor, eps: Tensor, rho: Tensor) -> tuple[Tensor | None, ...]:
     """phi' at what batch norm was given, instead of what it made of it."""
-    x, *rest = ctx.saved_tensors
-    return ctx.recipe.activation.sloped(delta, x), None, None, *[None] * len(rest)
+    x, w, _, mu, r = ctx.saved_tensors
+    return *gradients(ctx, ctx.phi.sloped(delta, x), eps, rho, x, w, mu, r), *[None] * 4
 
 
 def no_shift(recipe: Recipe, *sources: Tensor) -> Tensor:
@@ -231,7 +232,13 @@ PLANTED: list[tuple[Any, str, Callable[..., Any], Case, set[Callable[..., None]]
     (activation, "sigmoid_slope", by_pytorch, SIGMOID, {checks.is_by_hand}),
     (bits, "beyond", ends_included, RELU6, {checks.equals_pytorch, checks.passes_gradcheck}),
     (activation, "gelu_slope", no_density, GELU, {checks.equals_pytorch, checks.passes_gradcheck}),
-    (Reactivate, "backward", staticmethod(slope_at_x), NORM_RELU, {checks.equals_pytorch, checks.passes_gradcheck}),
+    (
+        NormaliseActivate,
+        "backward",
+        staticmethod(slope_at_x),
+        NORM_RELU,
+        {checks.equals_pytorch, checks.passes_gradcheck},
+    ),
     (Recipe, "sum", no_shift, NORM_RELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Recipe, "value", not_activated, GELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
     (Recipe, "sum", constant_scale, NORM_RELU_CONV, {checks.equals_pytorch, checks.passes_gradcheck}),
