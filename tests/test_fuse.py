@@ -71,7 +71,8 @@ def test_the_report_says_why_a_norm_is_left(behind: nn.Module, why: str) -> None
 
 
 def test_what_is_fused_is_a_rule_of_its_own() -> None:
-    assert manualbp.coverage(fused(make("residual"))(X)).by_hand.keys() >= {"FactorAgain", "Reactivate", "ReLUBits"}
+    by_hand = manualbp.coverage(fused(make("residual"))(X)).by_hand
+    assert by_hand.keys() >= {"FactorAgain", "NormaliseActivate", "ReLUBits"}
     assert "Correlate" in manualbp.coverage(make("residual")(X)).by_hand
 
 

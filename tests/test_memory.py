@@ -104,13 +104,11 @@ def test_a_fused_residual_network() -> None:
     image, maps = 8 * 64 * 32 * 32 * FLOAT, 64 * FLOAT
     fused = {path: c for path, (_, _, c) in numbers(receipt).items()}
     assert fused["layer1.0.bn1"] == image + 3 * maps  # mean, deviation, and s of s x + t
-    assert fused["layer1.0.relu"] == maps + image // 32  # t; the second time, behind the sum, a bit a number
-    assert (fused["layer1.0.conv1"], fused["layer1.0.conv2"]) == (0, 0)
+    assert fused["layer1.0.relu"] == image // 32  # behind the sum, a bit a number
+    assert (fused["layer1.0.conv1"], fused["layer1.0.conv2"]) == (maps, maps)  # t
     reasons = why(receipt)
-    assert reasons["layer1.0.conv2"] == (
-        "what its input is computed from again (counted at layer1.0.bn1, layer1.0.relu)"
-    )
-    assert reasons["layer1.0.relu"].endswith("; a bit a number: what the slope is")
+    assert reasons["layer1.0.conv2"] == "what its input is computed from again (in part counted at layer1.0.bn1)"
+    assert reasons["layer1.0.relu"] == "a bit a number: what the slope is"
     assert reasons["layer2.0.conv1"].endswith(" and 3 more)")
     assert reasons["layer2.0.downsample.0"] == "nothing: it is part of another layer's step"  # of the same value
 
@@ -127,26 +125,25 @@ class Pooled(nn.Module):
 
 
 def test_functions_of_a_fused_model() -> None:
-    """They are no layers: a silu counts where `fuse` could follow the forward, here for the model."""
+    """They are no layers: a silu counts with the layer that it is taken together with."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Pooled())
     receipt = manualbp.memory(model, torch.randn(2, 3, 6, 6))
     image, maps, row = 2 * 4 * 6 * 6 * FLOAT, 4 * FLOAT, numbers(receipt)
-    assert row[""] == (0, 0, maps)  # the t of s x + t, which silu begins from
     assert row["1"] == (2 * image, 2 * image, 0)  # silu's input, sigmoid's output
     assert row["1.norm"] == (image + 2 * maps, image + 2 * maps, image + 3 * maps)
-    assert row["1.conv"] == (image, image, 0)
+    assert row["1.conv"] == (image, image, maps)  # the t of s x + t, which silu begins from
     reasons = why(receipt)
-    assert reasons[""] == "what its input is computed from again (in part counted at 1.norm)"
+    assert reasons["1.conv"] == "what its input is computed from again (in part counted at 1.norm)"
     assert reasons["1"] == "nothing: it is part of another layer's step"
     steps = {kept.step for row in receipt.rows for kept in row.kept["fused"]}
-    assert steps == {None, "normalised", "reactivated", "recorrelated", "activated_pool"}
+    assert steps == {None, "normalised", "recorrelated", "activated_pool"}
 
 
 def test_layers_that_are_not_fused() -> None:
     """A hook of the model's own keeps a layer apart, and what cannot be followed is left."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1))
     x, image = torch.randn(2, 3, 5, 5), 2 * 4 * 5 * 5 * FLOAT
-    assert numbers(manualbp.memory(model, x))["3"] == (0, 0, 0)
+    assert numbers(manualbp.memory(model, x))["3"] == (0, 0, 4 * FLOAT)
     assert numbers(manualbp.memory(model, x))["2"][2] < image
     model[2].register_forward_hook(lambda *_: None)
     receipt = manualbp.memory(model, x)

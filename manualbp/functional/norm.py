@@ -73,52 +73,70 @@ class Normalise(Rule):
     @staticmethod
     def backward(ctx: Any, delta: Tensor, eps: Tensor, rho: Tensor) -> tuple[Tensor | None, ...]:
         x, w, mu, r = ctx.saved_tensors
-        how, (w_dtype, b_dtype) = ctx.how, ctx.dtypes
-        x_needed, w_needed, b_needed, *_ = ctx.needs_input_grad
-        refuse_derivative("batch_norm", *ctx.needs_input_grad[3:5])
-        either = x_needed or w_needed
-        x = z = how.apart(x) if either else x
-        dx, d = None, how.apart(delta)
-        if not either:
-            s = q = _sum(d.to(r.dtype), how.both, keepdim=True)
-        elif how.kind == "batch":
-            s, q = kernels.sums(d, z, mu, how.both)
-        else:
-            d, z = d.to(r.dtype), z.to(r.dtype) - mu
-            s, q = _sum(d, how.both, keepdim=True), _sum(d * z, how.both, keepdim=True)
-        dw = how.together(_sum(q * r, how.along)).to(w_dtype) if w_needed else None
-        db = how.together(_sum(s, how.along)).to(b_dtype) if b_needed else None
-        if x_needed:
-            w = how.spread(w, x).to(r.dtype) if w_dtype else 1.0
-            g, m = s * w, max(how.count(x), 1)  # an empty batch has no numbers, and no 0 / 0 either
-            c = r * r * r * ((q * w).sum(how.over, keepdim=True) + rho) / -m
-            e = (eps - r * g.sum(how.over, keepdim=True)) / m
-            if how.kind == "batch":
-                dx = kernels.combined(d, r * w, z, c, e - c * mu)
-            else:
-                a, d = (r * w, d) if how.both else (r, g)  # g is delta w already where nothing was summed
-                dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
-                # PyTorch's kernel gives dx the layout of x, and what it derives twice that of delta.
-                last = torch.is_grad_enabled() and hands_on(delta)
-                dx = laid_out(dx.flatten(1, 2), last) if how.groups else dx
-        return dx, dw, db, None, None, None
+        return *gradients(ctx, delta, eps, rho, x, w, mu, r), None, None, None
 
     @staticmethod
     def tangent(
         ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Step 1 for mu and r, the product rule for y."""
-        x, w, mu, r = ctx.saved_tensors
-        how = ctx.how
-        x, d = how.apart(x), how.apart(dx).to(r.dtype)
-        w = how.spread(w, x).to(r.dtype) if ctx.dtypes[0] else 1.0
-        z = x.to(r.dtype) - mu
-        dmu = d.mean(how.over, keepdim=True)
-        dr = -r * r * r * (z * d).mean(how.over, keepdim=True)
-        dy = ((d - dmu) * r + z * dr) * w
-        dy = dy if dw is None else dy + z * r * how.spread(dw, x)
-        dy = dy if db is None else dy + how.spread(db, x)
-        return (dy.flatten(1, 2) if how.groups else dy).to(x.dtype), dmu, dr
+        return tangents(ctx, dx, dw, db, *ctx.saved_tensors)
+
+
+def tangents(
+    ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, x: Tensor, w: Tensor, mu: Tensor, r: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dy, dmu and dr of Normalise."""
+    how = ctx.how
+    x, d = how.apart(x), how.apart(dx).to(r.dtype)
+    weight = how.spread(w, x).to(r.dtype) if ctx.dtypes[0] else 1.0
+    z = x.to(r.dtype) - mu
+    dmu = d.mean(how.over, keepdim=True)
+    dr = -r * r * r * (z * d).mean(how.over, keepdim=True)
+    dy = ((d - dmu) * r + z * dr) * weight
+    dy = dy if dw is None else dy + z * r * how.spread(dw, x)
+    dy = dy if db is None else dy + how.spread(db, x)
+    return (dy.flatten(1, 2) if how.groups else dy).to(x.dtype), dmu, dr
+
+
+def gradients(
+    ctx: Any, delta: Tensor, eps: Tensor, rho: Tensor, *saved: Tensor, b: Tensor | None = None, phi: str = ""
+) -> tuple[Tensor | None, ...]:
+    """dL/dx, dL/dw and dL/db as Normalise has them; the compiled kernels take delta through phi themselves."""
+    x, w, mu, r = saved
+    how, (w_dtype, b_dtype) = ctx.how, ctx.dtypes
+    x_needed, w_needed, b_needed, *of_statistics = ctx.needs_input_grad[:5]
+    refuse_derivative("batch_norm", *of_statistics)
+    given = w if w.numel() else None  # there is one, and it was kept
+    if how.kind == "batch" and kernels.activates(phi, x, given, b, delta=delta):
+        dx, dw, db = kernels.gradients(delta, x, given, b, mu, r, eps, rho, x_needed, phi)
+        return dx, dw.to(w_dtype) if w_needed else None, db.to(b_dtype) if b_needed else None
+    either = x_needed or w_needed
+    x = z = how.apart(x) if either else x
+    dx, d = None, how.apart(delta)
+    if not either:
+        s = q = _sum(d.to(r.dtype), how.both, keepdim=True)
+    elif how.kind == "batch":
+        s, q = kernels.sums(d, z, mu, how.both)
+    else:
+        d, z = d.to(r.dtype), z.to(r.dtype) - mu
+        s, q = _sum(d, how.both, keepdim=True), _sum(d * z, how.both, keepdim=True)
+    dw = how.together(_sum(q * r, how.along)).to(w_dtype) if w_needed else None
+    db = how.together(_sum(s, how.along)).to(b_dtype) if b_needed else None
+    if x_needed:
+        weight = how.spread(w, x).to(r.dtype) if w_dtype else 1.0
+        g, m = s * weight, max(how.count(x), 1)  # an empty batch has no numbers, and no 0 / 0 either
+        c = r * r * r * ((q * weight).sum(how.over, keepdim=True) + rho) / -m
+        e = (eps - r * g.sum(how.over, keepdim=True)) / m
+        if how.kind == "batch":
+            dx = kernels.combined(d, r * weight, z, c, e - c * mu)
+        else:
+            a, d = (r * weight, d) if how.both else (r, g)  # g is delta w already where nothing was summed
+            dx = torch.addcmul(torch.addcmul(e, z, c), d, a).to(x.dtype)
+            # PyTorch's kernel gives dx the layout of x, and what it derives twice that of delta.
+            last = torch.is_grad_enabled() and hands_on(delta)
+            dx = laid_out(dx.flatten(1, 2), last) if how.groups else dx
+    return dx, dw, db
 
 
 def _fitting(op: str, x: Tensor, shape: Sequence[int], **tensors: Tensor | None) -> None:

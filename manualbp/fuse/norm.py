@@ -18,15 +18,18 @@ from typing import Any
 
 from torch import Tensor
 
-from manualbp.functional.activation.table import ACTIVATIONS
+from manualbp.functional.activation.table import ACTIVATIONS, Activation
 from manualbp.functional.checks import low_precision, require_real
 from manualbp.functional.conv import correlated
-from manualbp.functional.norm import Normalise, batch_sharing
-from manualbp.functional.norm_given import NormaliseBy
-from manualbp.functional.rule import evaluate, run
+from manualbp.functional.norm import Normalise, batch_sharing, gradients, tangents
+from manualbp.functional.norm_given import NormaliseBy, kept_weight
+from manualbp.functional.rule import Rule, evaluate, keep, kept, run
 from manualbp.fuse.recompute import Layer, Reactivate, Recipe, factor_again
+from manualbp.kernels import norm as kernels
 from manualbp.kernels.geometry import Geometry, Size, convolution
+from manualbp.kernels.norm import Sharing, as_line
 from manualbp.kernels.precision import wide
+from manualbp.kernels.transforms import forward_mode
 
 
 def require_activation(op: str, activation: str) -> None:
@@ -35,20 +38,86 @@ def require_activation(op: str, activation: str) -> None:
         raise ValueError(f"{op}: activation = {activation!r}; it must be one of {', '.join(ACTIVATIONS)}")
 
 
-def batch_norm_with_scale(op: str, x: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, s, t) with y = s x + t, map by map: batch norm, and what it comes to. Settings: as those of `batch_norm`."""
+class NormaliseActivate(Rule):
+    """a = phi(y) with the y of Normalise; mu and r are outputs, too.
+
+    dL/dy = delta phi'(s x + t)    s = r w, t = b - mu s    the others by dL/dy as Normalise's; kept: x, w, b, mu and r
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        w: Tensor | None,
+        b: Tensor | None,
+        mean: Tensor | None,
+        var: Tensor | None,
+        how: Sharing,
+        phi: Activation,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if kernels.activates(phi.name, x, w, b, mean, var):
+            return kernels.normalise_activate(x, w, b, mean, var, how, phi.name)
+        y, mu, r = kernels.normalise(x, w, b, mean, var, how)
+        rule, *settings = phi.rule
+        return rule.forward(y, *settings), mu, r
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, w, b, _, _, ctx.how, ctx.phi = inputs
+        _, mu, r = output
+        needed = any(ctx.needs_input_grad)
+        w, ctx.dtypes = kept_weight(w, b, r)
+        b = r.new_empty(0) if b is None else b
+        keep(ctx, *[kept(t, needed) for t in (x, w, b, mu, r)])
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor, eps: Tensor, rho: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, b, mu, r = ctx.saved_tensors
+        weight, bias = _given(w), _given(b)
+        if kernels.activates(ctx.phi.name, x, weight, bias, delta=delta):
+            of_inputs = gradients(ctx, delta, eps, rho, x, w, mu, r, b=bias, phi=ctx.phi.name)
+        else:
+            g = _recipe(ctx.phi).slope_again(delta, x, *as_line(mu.flatten(), r.flatten(), weight, bias))
+            of_inputs = gradients(ctx, g, eps, rho, x, w, mu, r)
+        return *of_inputs, None, None, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, dx: Tensor, dw: Tensor | None, db: Tensor | None, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalise's, and the slope."""
+        x, w, b, mu, r = ctx.saved_tensors
+        dy, dmu, dr = tangents(ctx, dx, dw, db, x, w, mu, r)
+        line = as_line(mu.flatten(), r.flatten(), _given(w), _given(b))
+        return _recipe(ctx.phi).slope_again(dy, x, *line), dmu, dr
+
+
+def _given(t: Tensor) -> Tensor | None:
+    """What was kept: an empty tensor where there is none."""
+    return t if t.numel() else None
+
+
+def _recipe(phi: Activation) -> Recipe:
+    """How phi(s x + t) is made."""
+    return Recipe(phi, ("affine",))
+
+
+def batch_norm_with_scale(op: str, x: Tensor, phi: Activation | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(phi(y), s, t) with y = s x + t, map by map: batch norm, and what it comes to; no phi: y itself.
+
+    Settings: as those of `batch_norm`.
+    """
     running_mean, running_var, w, b, training, _, eps = settings
     how = batch_sharing(op, x, *settings)
     if how is None:
         raise ValueError(f"{op}: input has shape {list(x.shape)}; it must be [N, C] or [N, C, ...]")
     if training or running_mean is None or running_var is None:  # an empty input needs none
-        y, mu, r = run(Normalise, x, w, b, running_mean, running_var, how)
-        mu, r = mu.flatten(), r.flatten()
-    else:
-        y = evaluate(NormaliseBy, x, w, b, running_mean, running_var, how)
-        mu, r = running_mean.clone(), (running_var.to(wide(x.dtype)) + eps).rsqrt()  # a training pass may change them
-    s = r if w is None else r * w
-    return y, s, -(mu * s) if b is None else b - mu * s
+        rule = (Normalise,) if phi is None else (NormaliseActivate, phi)
+        y, mu, r = run(rule[0], x, w, b, running_mean, running_var, how, *rule[1:])
+        return y, *as_line(mu.flatten(), r.flatten(), w, b)
+    mu, r = running_mean.clone(), (running_var.to(wide(x.dtype)) + eps).rsqrt()  # a training pass may change them
+    s, t = as_line(mu, r, w, b)
+    if phi is not None and not forward_mode() and kernels.activates(phi.name, x, s, t):
+        return kernels.affine(x, s, t, phi.name), s, t
+    y = evaluate(NormaliseBy, x, w, b, running_mean, running_var, how)
+    return y if phi is None else run(Reactivate, y, _recipe(phi), x, s, t), s, t
 
 
 def correlation(a: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Layer | Tensor:
@@ -78,8 +147,8 @@ def batch_norm_activation(
     """
     op = "batch_norm_activation"
     require_activation(op, activation)
-    z, s, t = batch_norm_with_scale(op, input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return run(Reactivate, z, Recipe(ACTIVATIONS[activation], ("affine",)), input, s, t)
+    settings = running_mean, running_var, weight, bias, training, momentum, eps
+    return batch_norm_with_scale(op, input, ACTIVATIONS[activation], *settings)[0]
 
 
 def batch_norm_activation_conv2d(
@@ -118,13 +187,11 @@ def batch_norm_activation_conv2d(
     require_real(op, input=input, **norm, weight=weight, bias=bias)
     if input.ndim != 4:
         raise ValueError(f"{op}: input has shape {list(input.shape)}; it must be [N, C, H, W]")
-    recipe = Recipe(ACTIVATIONS[activation], ("affine",))
-    z, s, t = batch_norm_with_scale(
-        op, input, running_mean, running_var, norm_weight, norm_bias, training, momentum, eps
-    )
-    a, w, b = low_precision(op, input=run(Reactivate, z, recipe, input, s, t), weight=weight, bias=bias)
+    phi, settings = ACTIVATIONS[activation], (*norm.values(), training, momentum, eps)
+    a, s, t = batch_norm_with_scale(op, input, phi, *settings)
+    a, w, b = low_precision(op, input=a, weight=weight, bias=bias)
     g = convolution(op, a.shape, w.shape, stride, padding, dilation, groups, b)
-    return factor_again(a, [correlation(a, w, b, g)], recipe, (input, s, t))[0]
+    return factor_again(a, [correlation(a, w, b, g)], _recipe(phi), (input, s, t))[0]
 
 
 def activation_conv2d(

@@ -103,13 +103,16 @@ class Neighbours(Keeping):
             self.places.append((path_of(node), self.kind_of(node), False, f"left: {why}"))
             return
         with self.graph.inserting_before(node):
-            three = self.graph.call_function(steps.normalised, (self._module(node), norm.x, norm.settings))
+            args = self._module(node), norm.x, norm.settings, phi and self._constant(phi)
+            three = self.graph.call_function(steps.normalised, args)
             z, s, t = (self.graph.call_function(operator.getitem, (three, k)) for k in range(3))
-        self.recipes[z] = Recipe(None, ("affine",)), (norm.x, s, t)
-        self.norms.append(([three, z, s, t], (node.op, node.target, node.args, node.kwargs), len(self.places)))
         if user is not None and phi is not None:
             self._took((node, user), "keep their input alone")
+            self._replace(user, z)
+            self._give(z, Recipe(phi, ("affine",)), (norm.x, s, t))
         else:
+            self.recipes[z] = Recipe(None, ("affine",)), (norm.x, s, t)
+            self.norms.append(([three, z, s, t], (node.op, node.target, node.args, node.kwargs), len(self.places)))
             self._took((node,), "keeps its input alone")
         self._replace(node, z)
 
@@ -185,9 +188,7 @@ class Neighbours(Keeping):
         if terms is not None and any(part in self.recipes for part in parts):
             self._give(node, Recipe(None, terms[0], axis=axis), terms[1])
 
-    def _terms(
-        self, parts: list[fx.Node], axis: int | None = None
-    ) -> tuple[tuple[Term, ...], tuple[fx.Node, ...]] | None:
+    def _terms(self, parts: list[fx.Node], axis: int | None = None) -> Terms | None:
         """What the parts are made of, those as they are last in a sum; None where somebody may change one of these."""
         pairs: list[Terms] = []
         for part in parts if axis is not None else sorted(parts, key=lambda part: part not in self.recipes):

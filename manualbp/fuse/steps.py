@@ -18,6 +18,7 @@ from manualbp.functional.pool import max_pool2d
 from manualbp.functional.rule import run
 from manualbp.fuse.conv_pool import conv2d_avg_pool2d
 from manualbp.fuse.norm import batch_norm_with_scale, correlation
+from manualbp.fuse.pool import pooled
 from manualbp.fuse.recompute import Layer, Reactivate, Recipe, factor_again
 from manualbp.kernels.geometry import convolution, per_axis, transposed
 from manualbp.nn.norm import batch_norm_settings
@@ -28,9 +29,9 @@ More = tuple[tuple[Any, Settings], ...]
 Outputs = tuple[Tensor, ...]
 
 
-def normalised(norm: Any, x: Tensor, settings: tuple[Any, ...] | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(z, s, t): batch norm's output and what it comes to, z = s x + t. The settings are the layer's, or given."""
-    return batch_norm_with_scale("batch_norm", x, *(settings or batch_norm_settings(norm, x)))
+def normalised(norm: Any, x: Tensor, settings: Settings, phi: Activation | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(phi(z), s, t): batch norm's output and what it comes to, z = s x + t. The settings are the layer's, or given."""
+    return batch_norm_with_scale("batch_norm", x, phi, *(settings or batch_norm_settings(norm, x)))
 
 
 def reactivated(activation: nn.Module | None, z: Tensor, recipe: Recipe, *sources: Tensor) -> Tensor:
@@ -110,7 +111,10 @@ def activated_pool(pool: Any, x: Tensor, phi: Activation, fixed: bool, flat: boo
 
     Where the result is not `fixed`, but may be changed in place, its slope is not told by it.
     """
-    z = max_pool2d(x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+    how = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+    if fixed and not flat:
+        return pooled("max_pool2d", x, phi, *how)
+    z = max_pool2d(x, *how)
     z = z.contiguous() if flat else z
     if fixed or not phi.of_output:
         return phi.of(z)

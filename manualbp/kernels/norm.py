@@ -1,9 +1,11 @@
 """Means, variances and normalised numbers, by PyTorch's fused forward passes: two passes over memory instead of five.
 
 Statistics are taken in float32 where the input is in half precision. PyTorch's CUDA kernels do so themselves; on
-other devices the input is widened first.
+other devices the input is widened first. Batch norm is the compiled kernels' where they serve (kernels/cpu/norm.py):
+these also take the activation behind it into the same passes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from manualbp.kernels.cpu import norm as compiled
 from manualbp.kernels.layout import maps_last
 from manualbp.kernels.pieces import pieces
 from manualbp.kernels.precision import wide
@@ -68,6 +71,8 @@ def normalise(
     if how.kind == "batch" and x.numel() == 0:  # as in PyTorch, no sample does not count
         mu = x.new_zeros(statistics, dtype=wide(x.dtype))
         return torch.empty_like(x), mu, torch.ones_like(mu)
+    if how.kind == "batch" and activates("", x, w, b, mean, var):
+        return normalise_activate(x, w, b, mean, var, how, "")
     z = _widened(x)
     if how.kind == "batch":
         y, mu, r = _batch(z, _wide(w), _wide(b), mean, var, how)
@@ -77,16 +82,64 @@ def normalise(
     return y.to(x.dtype), mu.view(statistics), r.view(statistics)
 
 
+def activates(phi: str, x: Tensor, *of_maps: Tensor | None, delta: Tensor | None = None) -> bool:
+    """Whether batch norm with phi behind it is the compiled kernels'."""
+    return phi in compiled.PHI and compiled.serves(x, *map(_wide, of_maps), delta=delta)
+
+
+def normalise_activate(
+    x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing, phi: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(phi(y), mu, r) with the y, mu and r of `normalise`, where `activates` says so."""
+
+    def updating(m: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        return compiled.forward(x, _wide(w), _wide(b), m, v, how.momentum, how.eps, phi)
+
+    y, mu, r = _counted(updating, mean, var)
+    statistics = [1 if axis in how.over else n for axis, n in enumerate(x.shape)]
+    return y, mu.view(statistics), r.view(statistics)
+
+
+def gradients(
+    delta: Tensor,
+    x: Tensor,
+    w: Tensor | None,
+    b: Tensor | None,
+    mu: Tensor,
+    r: Tensor,
+    by_mu: Tensor,
+    by_r: Tensor,
+    x_needed: bool,
+    phi: str,
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """(dx, dw, db) of `normalise_activate`, by dL/dmu and dL/dr as well, where `activates` says so."""
+    dx, dw, db = compiled.backward(delta, x, _wide(w), _wide(b), mu, r, by_mu, by_r, x_needed, phi)
+    return dx if x_needed else None, dw, db
+
+
+def as_line(mu: Tensor, r: Tensor, w: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(s, t) with (x - mu) r w + b = s x + t, a number a map each."""
+    s = r if w is None else r * w
+    return s, -(mu * s) if b is None else b - mu * s
+
+
 def normalise_by(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> Tensor:
     """(x - mean) / sqrt(var + eps) w + b, map by map."""
     if x.numel() == 0:
         return torch.empty_like(x)
+    if activates("", x, w, b, mean, var):
+        return compiled.affine(x, *as_line(_widened(mean), (_widened(var) + eps).rsqrt(), _wide(w), _wide(b)))
     settings = _wide(w), _wide(b), _wide(mean), _wide(var)
     return torch.native_batch_norm(_widened(x), *settings, False, 0.0, eps)[0].to(x.dtype)
 
 
-def affine(x: Tensor, s: Tensor, t: Tensor | None) -> Tensor:
-    """s x + t, map by map: PyTorch's fused normalisation, given a mean of 0 and a variance of 1."""
+def affine(x: Tensor, s: Tensor, t: Tensor | None, phi: str = "") -> Tensor:
+    """phi(s x + t), map by map; with a phi where `activates` says so.
+
+    Else it is PyTorch's fused normalisation, given a mean of 0 and a variance of 1.
+    """
+    if phi or activates("", x, s, t):
+        return compiled.affine(x, s, t, phi)
     return normalise_by(x, s, t, torch.zeros_like(s), torch.ones_like(s), 0.0)
 
 
@@ -117,17 +170,27 @@ def combined(delta: Tensor, a: Tensor, x: Tensor, c: Tensor, e: Tensor) -> Tenso
 def _batch(
     x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor | None, var: Tensor | None, how: Sharing
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PyTorch's kernel does not count its change of the running statistics as one, so that who kept them cannot tell.
+    def updating(m: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.native_batch_norm(x, w, b, m, v, True, how.momentum, how.eps)
 
-    It is counted here. Under vmap the tensor below is one that only an operation reaches: there it is copied back.
+    return _counted(updating, mean, var)
+
+
+def _counted(
+    updating: Callable[..., tuple[Tensor, Tensor, Tensor]], *running: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the kernel makes that updates the running statistics, and does not count that as a change of theirs.
+
+    So that who kept them can tell, it is counted here. Under vmap the kernel is given a tensor that only an operation
+    reaches, and where they have gaps or half precision one that has not: there it is copied back.
     """
-    m, v = (None if t is None else t.to(wide(t.dtype), copy=transformed()) for t in (mean, var))
-    result = torch.native_batch_norm(x, w, b, m, v, True, how.momentum, how.eps)
-    for t, changed in ((mean, m), (var, v)):
-        if t is None or changed is None:
+    changed = [None if t is None else t.to(wide(t.dtype), copy=transformed()).contiguous() for t in running]
+    result = updating(*changed)
+    for t, new in zip(running, changed, strict=True):
+        if t is None or new is None:
             continue
-        if t is not changed:
-            t.copy_(changed)
+        if t is not new:
+            t.copy_(new)
         elif not (torch.compiler.is_compiling() or t.is_inference()):  # the one counts it, the other has no counter
             increment_version(t)
     return result
@@ -147,7 +210,7 @@ def _group(x: Tensor, w: Tensor | None, b: Tensor | None, how: Sharing) -> tuple
 
 def _wide(t: Tensor | None) -> Tensor | None:
     """In the dtype of the statistics."""
-    return None if t is None else t.to(wide(t.dtype))
+    return t if t is None or t.dtype == torch.float32 else t.to(wide(t.dtype))
 
 
 def _widened(x: Tensor) -> Tensor:

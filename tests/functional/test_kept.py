@@ -160,10 +160,11 @@ def test_norm_activation_and_convolution_keep_the_input_of_the_first(activation:
 
     for f, weights in ((norm, (gamma, beta)), (norm_and_convolution, (gamma, beta, w, b))):
         _, saved = kept(f, x, *weights)
-        own = data(x, *weights) - data(beta, b)
+        own = data(x, *weights) - data(b)
         assert own < data(*saved)
         numbers = {t.data_ptr(): t.numel() for t in saved if t.data_ptr() not in own}
-        assert list(numbers.values()) == [3] * 4  # mean and deviation, s and t
+        assert set(numbers.values()) == {3}
+        assert len(numbers) <= 4  # mean and deviation, s and t
     _, saved = kept(lambda x, w, b: F.activation_conv2d(x, activation, w, b), x, w, b)
     assert data(*saved) == data(x, w)
 
