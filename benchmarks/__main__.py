@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,10 +24,11 @@ from benchmarks.capacity import capacity
 from benchmarks.machine import flops, machine
 from benchmarks.memory import MIB, memory
 from benchmarks.networks import NETWORKS
+from benchmarks.processes import one_core_busy
 from benchmarks.rules import rules
 from benchmarks.scaling import scaling
 from benchmarks.steps import steps
-from benchmarks.variants import COMPILED, DTYPES, Setting, compiles, setting
+from benchmarks.variants import COMPILED, DTYPES, Setting, compiles, has_kernels, setting
 
 PARTS = {
     "steps": "time of a step",
@@ -70,6 +72,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=positive, metavar="N", help=f"images a step (default: {batches})")
     add("--rounds", type=positive, metavar="N", help="timed steps of each variant (default: 20)")
     add("--room", type=positive, default=512, metavar="MIB", help="for the largest batch (default: 512)")
+    add("--busy", action="store_true", help="while another process keeps one core busy")
     add("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     add("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     add("--plots", type=Path, metavar="DIR", help="draw them, as PNG files in DIR")
@@ -128,14 +131,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     m = machine(options.device, options.dtypes)
     report.heading(console, m)
+    if options.busy:
+        console.print("another process keeps one core busy")
+    if not has_kernels(options.device):
+        console.print("manualbp runs by PyTorch's operations: it has no compiled kernels here")
     if not compiles(options.device):
         console.print(f"{COMPILED} is left out: it does not work here")
     parts: dict[str, list[Any]] = {part: [] for part in options.parts}
-    for network in options.networks:
-        for dtype in options.dtypes:
-            s = setting(network, dtype, options.device, options.batch_size)
-            for part in options.parts:
-                parts[part] += measure(part, s, options, m, console)
+    with one_core_busy() if options.busy else nullcontext():
+        for network in options.networks:
+            for dtype in options.dtypes:
+                s = setting(network, dtype, options.device, options.batch_size)
+                for part in options.parts:
+                    parts[part] += measure(part, s, options, m, console)
     if options.json is not None:
         chosen = {name: value for name, value in vars(options).items() if name not in ("json", "plots", "overwrite")}
         text = json.dumps({"machine": m, "options": chosen, **parts}, indent=1)

@@ -15,6 +15,8 @@ COLOURS = {
     "torch.compile": "#1f2933",
     "manualbp": "#e8833a",
     "manualbp, fused": "#b6401f",
+    "manualbp, torch operations": "#f2c199",
+    "manualbp, fused, torch operations": "#d98f7d",
     "textbook": "#c9b458",
 }
 

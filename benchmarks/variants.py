@@ -1,9 +1,11 @@
 """The ways in which a network is trained here, all from the same weights and on the same batch."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 import manualbp
 from benchmarks.networks import NETWORKS
 from benchmarks.textbook import Textbook
+from manualbp.kernels.cpu import calls as in_c
+from manualbp.kernels.cuda import calls as in_triton
 from manualbp.training import torch_layers
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # else torch.compile on a CPU misses CUDA
@@ -53,12 +57,28 @@ def fused(network: nn.Module) -> nn.Module:
     return network
 
 
+def has_kernels(device: str) -> bool:
+    """Whether the rules have compiled kernels of their own here: in C on a CPU, in Triton on CUDA."""
+    return in_triton.works(torch.cuda.current_device()) if device == "cuda" else in_c.built()
+
+
+@contextmanager
+def torch_operations() -> Iterator[None]:
+    """In here the rules take PyTorch's operations, as by MANUALBP_KERNELS=torch, which a process reads only once.
+
+    To go in and out takes 10 microseconds.
+    """
+    with patch.object(in_c, "built", lambda: False), patch.object(in_triton, "works", lambda card: False):
+        yield
+
+
 @dataclass(frozen=True)
 class Variant:
     change: Callable[[nn.Module], nn.Module]
     layout: torch.memory_format = torch.channels_last
     only: str | None = None  # the network that it is made for
     by_hand: bool = False
+    compiled_kernels: bool = True  # where there are some
 
 
 BASE, COMPILED, BY_HAND = "torch.nn, default", "torch.compile", "manualbp"
@@ -68,6 +88,8 @@ VARIANTS = {
     COMPILED: Variant(compiled),
     BY_HAND: Variant(by_hand, by_hand=True),
     "manualbp, fused": Variant(fused, by_hand=True),
+    "manualbp, torch operations": Variant(by_hand, by_hand=True, compiled_kernels=False),
+    "manualbp, fused, torch operations": Variant(fused, by_hand=True, compiled_kernels=False),
     "textbook": Variant(Textbook, torch.contiguous_format, only="lecture004"),
 }
 TORCH = [name for name in VARIANTS if name.startswith("torch")]
@@ -85,7 +107,9 @@ def compiles(device: str) -> bool:
 
 
 def variants_of(s: Setting) -> list[str]:
+    """Those that can be told apart here."""
     names = [name for name, variant in VARIANTS.items() if variant.only in (None, s.network)]
+    names = [name for name in names if VARIANTS[name].compiled_kernels or has_kernels(s.device)]
     return [name for name in names if name != COMPILED or compiles(s.device)]
 
 
@@ -105,6 +129,7 @@ class Training:
         self.model = variant.change(moved)
         self.criterion = (manualbp.nn if variant.by_hand else nn).CrossEntropyLoss()
         self.optimizer = torch.optim.SGD(self.parameters, lr=0.01)
+        self.kernels = nullcontext if variant.compiled_kernels else torch_operations
         self.autocast = torch.autocast(s.device, torch.bfloat16, enabled=s.dtype == "bf16")
         self.synchronize = torch.cuda.synchronize if s.device == "cuda" else _nothing
         self.network, self.shape, self.classes = s.network, (network.channels, s.side, s.side), network.classes
@@ -119,19 +144,22 @@ class Training:
         self.t = torch.randint(self.classes, (batch,), generator=numbers).to(self.device)
 
     def loss(self) -> Tensor:
-        with self.autocast:
+        with self.kernels(), self.autocast:
             return self.criterion(self.model(self.x), self.t)
 
-    def __call__(self) -> None:
+    def backward(self) -> None:
         self.optimizer.zero_grad()
-        self.loss().backward()
+        with self.kernels():
+            self.loss().backward()
+
+    def __call__(self) -> None:
+        self.backward()
         self.optimizer.step()
         self.synchronize()
 
     def gradient(self) -> Tensor:
         """That of all parameters in one vector, from the weights as they are."""
-        self.optimizer.zero_grad()
-        self.loss().backward()
+        self.backward()
         return torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
 
 

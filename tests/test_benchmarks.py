@@ -3,26 +3,30 @@
 import json
 import math
 import os
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import manualbp
-from benchmarks import backward, machine, scaling
+from benchmarks import backward, machine, processes, scaling
 from benchmarks.__main__ import main
 from benchmarks.capacity import fits, largest
 from benchmarks.memory import MIB, kept_and_peak, kept_bytes, memory
 from benchmarks.networks import NETWORKS, airbench94, lecture004
-from benchmarks.processes import DiedError, alone
+from benchmarks.processes import DiedError, alone, one_core_busy
 from benchmarks.report import word
 from benchmarks.rules import operation_of
 from benchmarks.scaling import line
 from benchmarks.textbook import Textbook
-from benchmarks.variants import BASE, BY_HAND, COMPILED, VARIANTS, Training, setting, variants_of
+from benchmarks.variants import BASE, BY_HAND, COMPILED, VARIANTS, Training, has_kernels, setting, variants_of
+from manualbp.kernels.cpu import calls
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limit and the peak are Linux's")
 
@@ -112,6 +116,37 @@ def test_all_variants_compute_the_same_gradient(network: str) -> None:
             assert covered.by_hand == {}
 
 
+def test_the_compiled_kernels_run_where_a_variant_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_kernels("cpu"):
+        pytest.skip("there are no compiled kernels here")
+    library, called = calls.library(), []
+
+    class Library:
+        def __getattr__(self, name: str) -> Any:
+            called.append(name)
+            return getattr(library, name)
+
+    monkeypatch.setattr(calls, "library", Library)
+    s = setting("airbench94", "float32", "cpu", batch=2)
+    Training("manualbp, torch operations", s)()
+    assert called == []
+    Training(BY_HAND, s)()
+    assert called != []
+
+
+@LINUX
+def test_a_core_is_kept_busy_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda command: started.append(popen(command)) or started[-1])
+    with one_core_busy():
+        (process,) = started
+        time.sleep(1)
+        assert process.poll() is None
+        ticks = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11])
+        assert ticks / os.sysconf("SC_CLK_TCK") > 0.05  # seconds of a processor; others may want it, too
+    assert process.poll() is not None
+
+
 def test_the_names_of_operations() -> None:
     node = "autograd::engine::evaluate_function: "
     assert operation_of("CorrelateDual") == ("Correlate", "forward")
@@ -144,7 +179,7 @@ def test_figures_are_shown_written_and_drawn(tmp_path: Path, capsys: pytest.Capt
     assert f"torch {torch.__version__}, cpu: {machine.cpu()}, {torch.get_num_threads()} threads" in shown
     assert "torch.compile is left out" in shown
     written = json.loads((tmp_path / "all.json").read_text())
-    assert {row["variant"] for row in written["steps"]} == set(VARIANTS)
+    assert [row["variant"] for row in written["steps"]] == variants_of(setting("lecture004", "float32", "cpu"))
     assert all(row["gradient"] < 1e-5 and row["quartiles"][0] <= row["ms"] for row in written["steps"])
     assert {("Correlate", "backward"), ("Convolution", "backward")} <= {
         (row["operation"], row["part"]) for row in written["rules"]
@@ -169,14 +204,31 @@ def test_a_row_of_memory_for_each_variant(monkeypatch: pytest.MonkeyPatch) -> No
     assert 0.5 < by_hand < 1  # a byte for each maximum, instead of 8; the rest is alike
 
 
-def test_backward_passes_beside_pytorchs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, value in {"N": 3, "KERNELS": [(4, 5, 3, 6)], "NORMS": [(4, 6)], "POOLS": [(4, 6)]}.items():
+@pytest.mark.parametrize("dtype", ["float32", "bf16"])
+def test_operations_beside_pytorchs(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convolutions = [backward.Convolution(4, 6, 3, 6, stride=2, groups=2, padding=0)]
+    small = {"CONVOLUTIONS": convolutions, "NORMS": [(4, 6)], "MAXIMA": [(4, 6)], "MEANS": [(4, 6, 3, 1)]}
+    for name, value in small.items():
         monkeypatch.setattr(backward, name, value)
-    monkeypatch.setattr(sys, "argv", ["backward", "--rounds", "2"])
+    file = tmp_path / "all.json"
+    monkeypatch.setattr(
+        sys, "argv", ["backward", "--rounds", "2", "--batch", "3", "--dtype", dtype, "--json", str(file)]
+    )
     backward.main()
-    _, *lines = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[0].strip() for line in lines] == ["kernel gradient", "batch norm", "max pooling 2 x 2"]
-    assert all(float(line.rpartition("differs")[2]) < 1e-5 for line in lines)
+    shown = capsys.readouterr().out
+    assert "convolution 4 -> 6, 3 x 3, 6 x 6, stride 2, 2 groups, batch 3\n" in shown
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["face"] for row in rows[:3]] == ["y", "dx", "dw"]
+    assert len({row["operation"] for row in rows}) == 1 + 2 + 3 + 1
+    assert len(rows) == 3 + 2 * 6
+    ways = {"PyTorch", "by hand"} | ({"torch operations"} if has_kernels("cpu") else set())
+    for row in rows:
+        assert row["quartiles"].keys() == row["error"].keys() == ways
+        assert max(row["error"][way] for way in ways - {"PyTorch"}) < (1e-6 if dtype == "float32" else 0.02)
+    with pytest.raises(SystemExit, match="2"):  # the file is there
+        backward.main()
 
 
 @pytest.mark.parametrize(
