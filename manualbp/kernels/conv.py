@@ -30,5 +30,8 @@ def full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Te
 def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     """dw[o, c, p, q] = sum_nij delta[n, o, i, j] x[n, c, s i + d p - pad, ...]: [O, C / groups, P, Q]."""
     if compiled.serves(compiled.KERNEL_GRADIENT, g, x.shape[0], x.shape[1], delta.shape[1], x, delta):
-        return compiled.kernel_gradient(x, delta, g)
-    return primitives.kernel_gradient(x, delta, g)
+        dw = compiled.kernel_gradient(x, delta, g)
+    else:
+        dw = primitives.kernel_gradient(x, delta, g)
+    # In the order of memory that a kernel has beside such images: PyTorch would copy it to that one.
+    return laid_out(dw, True) if g.last and max(g.w_size) > 1 else dw.contiguous().flatten().reshape(dw.shape)

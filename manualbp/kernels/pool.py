@@ -92,8 +92,8 @@ def in_window(index: Tensor, g: Geometry) -> Tensor:
     """
     (P, Q), (d, e), W = g.w_size, g.dilation, g.x_size[1]
     if e == 1 and d * W >= Q and d * (P - 1) * W + Q <= 256:
-        step = index.to(torch.uint8) - _starts(index, g, W, 1, torch.uint8)  # modulo 256
-        return step - _rows(step, d * W, P) * ((d * W - Q) % 256)
+        step = index.to(torch.uint8).sub_(_starts(index, g, W, 1, torch.uint8))  # modulo 256, in the index's own layout
+        return step.sub_(_rows(step, d * W, P) * ((d * W - Q) % 256))
     if index.device.type != "cpu" or torch.compiler.is_compiling():
         return _number_in_window(index, g)
     return torch.cat([_number_in_window(piece, g) for piece in index.split(_images(index))])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from manualbp.kernels import conv, pool, reference
+from manualbp.kernels import conv_primitives, pool, reference
+from manualbp.kernels.cpu import calls, triple
 from manualbp.kernels.geometry import Geometry, convolution, pooling
 from tests.cases import Case
 from tests.cases.conv import TRIPLE
@@ -25,7 +26,7 @@ def triple_inputs(case: Case) -> tuple[Tensor, Tensor, Tensor, Geometry]:
     s, p, d, g = (*steps, *(1, 0, 1, 1)[len(steps) :])
     geometry = convolution("test", x.shape, w.shape, s, p, d, g)
     x, w = x.detach(), w.detach()
-    return x, w, random_like(conv.correlate(x, w, None, geometry)), geometry
+    return x, w, random_like(conv_primitives.correlate(x, w, None, geometry)), geometry
 
 
 @pytest.mark.parametrize("case", [case for case in TRIPLE if case.op == "correlate"], ids=str)
@@ -34,14 +35,35 @@ def test_triple(case: Case) -> None:
     lists = x.tolist(), w.tolist(), delta.tolist()
     C, O = x.shape[1], w.shape[0]
     for fast, slow in [
-        (conv.correlate(x, w, None, g), reference.correlate(lists[0], lists[1], g)),
-        (conv.full_convolve(delta, w, None, g), reference.full_convolve(lists[2], lists[1], g)),
-        (conv.kernel_gradient(x, delta, g), reference.kernel_gradient(lists[0], lists[2], C, O, g)),
+        (conv_primitives.correlate(x, w, None, g), reference.correlate(lists[0], lists[1], g)),
+        (conv_primitives.full_convolve(delta, w, None, g), reference.full_convolve(lists[2], lists[1], g)),
+        (conv_primitives.kernel_gradient(x, delta, g), reference.kernel_gradient(lists[0], lists[2], C, O, g)),
     ]:
         assert distance(fast, tensor(slow, fast)) <= EXACT
 
 
-@pytest.mark.parametrize("way", [conv._maps_first, conv._maps_last])
+@pytest.mark.skipif(not calls.built(), reason="there are no compiled kernels here")
+@pytest.mark.parametrize("case", [case for case in TRIPLE if case.op == "correlate"], ids=str)
+def test_compiled_triple(case: Case) -> None:
+    """In float32, with as many outputs a tile as there may be."""
+    x, w, delta, g = triple_inputs(case)
+    lists, C, O = [t.tolist() for t in (x, w, delta)], x.shape[1], w.shape[0]
+    y, dx = reference.correlate(lists[0], lists[1], g), reference.full_convolve(lists[2], lists[1], g)
+    dw = reference.kernel_gradient(lists[0], lists[2], C, O, g)
+    x, w, delta = (t.float().contiguous(memory_format=torch.channels_last) for t in (x, w, delta))
+    made: list[tuple[Any, Any]] = []
+    for m in (1, 2, 4):
+        if triple.fits(g, m):
+            made += [(triple.correlate(x, w, None, g, m), y), (triple.kernel_gradient(x, delta, g, m), dw)]
+            made += [(triple.full_convolve(delta, w, None, g, m), dx)] if max(g.stride) == 1 else []
+    if triple.is_depthwise(g, C, O):
+        made.append((triple.depthwise_kernel_gradient(x, delta, g), dw))
+    assert made or g.groups > 1
+    for fast, slow in made:
+        assert distance(fast, tensor(slow, fast)) <= 2e-6
+
+
+@pytest.mark.parametrize("way", [conv_primitives._maps_first, conv_primitives._maps_last])
 @pytest.mark.parametrize("steps", [(1, 0, 1), (1, (2, 1), 1), (2, 1, 1), ((1, 2), 2, (3, 1))], ids=str)
 @pytest.mark.parametrize("images", [1, 4, 9])
 def test_both_ways_to_the_kernel_gradient(way: Any, steps: Any, images: int) -> None:
@@ -61,7 +83,7 @@ def test_two_rows_at_a_time(rows: int, padding: Any, H: int, images: int) -> Non
     g = convolution("test", x.shape, (4, 3, rows, 3), 1, padding, 1, 1)
     delta = random_like(torch.empty(5, 4, *g.y_size, dtype=torch.float64))
     slow = reference.kernel_gradient(x.tolist(), delta.tolist(), 3, 4, g)
-    assert distance(conv._row_pairs(x, delta, g, images), tensor(slow, x)) <= EXACT
+    assert distance(conv_primitives._row_pairs(x, delta, g, images), tensor(slow, x)) <= EXACT
 
 
 @pytest.mark.parametrize(("C", "O"), [(1, 4), (16, 4), (24, 4), (24, 200), (128, 128)])
@@ -71,7 +93,12 @@ def test_the_kernel_gradient_by_products_of_either_library(C: int, O: int, layou
     x = random_like(torch.empty(5, C, 6, 7, dtype=torch.float64)).contiguous(memory_format=layout)
     g = convolution("test", x.shape, (O, C, 3, 3), 1, 1, 1, 1)
     delta = random_like(torch.empty(5, O, *g.y_size, dtype=torch.float64))
-    assert distance(conv.kernel_gradient(x.float(), delta.float(), g), conv.kernel_gradient(x, delta, g)) <= 1e-6
+    assert (
+        distance(
+            conv_primitives.kernel_gradient(x.float(), delta.float(), g), conv_primitives.kernel_gradient(x, delta, g)
+        )
+        <= 1e-6
+    )
 
 
 def pool_inputs(case: Case) -> tuple[Tensor, Geometry, dict[str, Any]]:
