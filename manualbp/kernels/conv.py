@@ -34,4 +34,4 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     else:
         dw = primitives.kernel_gradient(x, delta, g)
     # In the order of memory that a kernel has beside such images: PyTorch would copy it to that one.
-    return laid_out(dw, True) if g.last and max(g.w_size) > 1 else dw.contiguous().flatten().reshape(dw.shape)
+    return laid_out(dw, True) if g.last else dw.contiguous().flatten().reshape(dw.shape)

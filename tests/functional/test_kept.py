@@ -267,8 +267,8 @@ def test_nothing_is_kept_without_grad() -> None:
 def test_parameters_get_gradients_in_their_own_strides() -> None:
     """Else DistributedDataParallel copies them, with a warning."""
     for layout in (torch.contiguous_format, torch.channels_last):
-        w = torch.randn(4, 3, 3, 3).contiguous(memory_format=layout).requires_grad_()
-        v = torch.randn(4, 3, 1, 1).contiguous(memory_format=layout).requires_grad_()
+        w = torch.randn(4, 3, 3, 3).to(memory_format=layout).requires_grad_()  # as nn.Module.to does it
+        v = torch.randn(4, 3, 1, 1).to(memory_format=layout).requires_grad_()
         x = torch.randn(2, 3, 8, 8).contiguous(memory_format=layout)
         (F.conv2d(x, w).sum() + F.conv2d(x, v).sum()).backward()
         for p in (w, v):

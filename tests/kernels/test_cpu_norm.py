@@ -126,7 +126,7 @@ def test_means_that_are_large(shift: float, layout: Any) -> None:
     some = [x + shift, *rest]
     truth = all_of(T.batch_norm, [t.double() for t in some], True)
     for a, b, c in zip(*(all_of(f, some, True, layout) for f in (F.batch_norm, T.batch_norm)), truth, strict=True):
-        assert distance(a, c) <= max(2 * distance(b, c), 1e-7)
+        assert distance(a, c) <= max(2 * distance(b, c), 2e-7)  # with narrower vectors other sums are rounded
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -25,7 +25,6 @@ PRELOADED = [
 ]
 # What they leave alone: the masked loads and stores of AVX-512. NARROW is without them.
 NARROW = ("-mno-avx512f",) if platform.machine() == "x86_64" else ()
-WIDTHS = {"native": ()} | ({"narrow": NARROW} if NARROW and "avx512f" in Path("/proc/cpuinfo").read_text() else {})
 LEFT_OUT = "compiled or largest_error"  # by torch.compile, or over many shapes: long, and nothing new about memory
 OPTIONS = "detect_leaks=0:malloc_fill_byte=255:max_malloc_fill_size=4000000000"
 pytestmark = [
@@ -91,9 +90,8 @@ def test_planted_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert done.stderr.count("runtime error: ") == 2
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
-    library = sanitized(build.HERE, tmp_path, monkeypatch, *WIDTHS[width])
+def test_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = sanitized(build.HERE, tmp_path, monkeypatch, *NARROW)
     how = ["-n", "0", "-q", "-p", "tests.kernels.sanitized", "-p", "no:cacheprovider", "-k", f"not ({LEFT_OUT})"]
     done = run(["-m", "pytest", *how, *CASES], library)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]

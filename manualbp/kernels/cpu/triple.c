@@ -15,8 +15,11 @@
    polynomial that is 1 at one point and 0 at the others. a = 5/8 and b = 3/2 round least (1 and 2: twice as much).
    dx is computed as y of delta with the rotated kernel: so no tiles overlap in what is written; it rounds alike.
 
-   Shapes: x [N, H, W, C], y and delta [N, I, J, O], w and dw of any strides. Scratch: A x [f, C / L, T, L], (B w) [f,
-   O / L, C, L], C^T's argument and C delta [f, O / L, T, L], T tiles at a time, which stay in the cache.
+   The direct triple, for every other shape, is the trivial decomposition: a tile is one output, A x the P Q C numbers of
+   its window, B w and C delta are w and delta. Only how tiles are read and kernels written differs.
+
+   Shapes: x [N, H, W, C], y and delta [N, I, J, O], w and dw of any strides. Scratch: A x [f, K / L, T, L], B w [f,
+   O / L, K, L], C^T's argument and C delta [f, O / L, T, L], K = C or P Q C, T tiles at a time, which stay in the cache.
    Sources: Winograd 1980; Lavin and Gray 2016, sec. 4. */
 #include <omp.h>
 #include "vector.h"
@@ -222,7 +225,8 @@ INLINE v windows_into(int kind, const Slide *x, const void *from, float *out, lo
     }
     return squares;
 }
-#define EACH_KIND(f, ...) (kind == FLOAT ? f(FLOAT, __VA_ARGS__) : kind == BFLOAT16 ? f(BFLOAT16, __VA_ARGS__) : f(HALF, __VA_ARGS__))
+#define EACH_KIND(f, ...) (kind == FLOAT ? f(FLOAT, __VA_ARGS__) \
+                           : kind == BFLOAT16 ? f(BFLOAT16, __VA_ARGS__) : f(HALF, __VA_ARGS__))
 static v image_into(long kind, const void *x, const void *zeros, float *out, long t0, long T, const Triple *g) {
     if (!g->f.image) return EACH_KIND(windows_into, &g->x, x, out, t0, T, g);
     return EACH_KIND(tiles_into, g->f.image, g->f.E, &g->x, x, zeros, out, t0, T, g->fx, g);
@@ -382,7 +386,10 @@ static void kernel_gradient(long kind, const void *x, const void *delta, void *d
         if (!own) {
 #pragma omp barrier
         }
-        if (how == AT_ONCE) { sums_at_once(kind, xt, dt, dw, g, products * me / threads, products * (me + 1) / threads); break; }
+        if (how == AT_ONCE) {
+            sums_at_once(kind, xt, dt, dw, g, products * me / threads, products * (me + 1) / threads);
+            break;
+        }
         Product p = {1, T, 0, t0 > first};
         for (long q = products * share / shares; q < products * (share + 1) / shares; q++) {
             long f = q / (g->OL * g->KL), o = q / g->KL % g->OL, c = q % g->KL;
