@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp import functional as F
 from manualbp.kernels import conv, conv_primitives
 from manualbp.kernels.cpu import calls, choice, triple
 from manualbp.kernels.geometry import Geometry, convolution
@@ -274,3 +275,12 @@ def test_depthwise_kernel_gradient(C: int, steps: tuple, kernel: tuple, dtype: t
         difference = (dw.double() - exact).nan_to_num().abs().max() / exact.nan_to_num().abs().max().clamp(min=1)
         assert difference < max(2e-6, torch.finfo(dtype).eps)
     torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("odd_one", [False, True])
+def test_in_place_behind_one_image(layout: torch.memory_format, odd_one: bool) -> None:
+    """No output is a view, also where the sums themselves are taken."""
+    x = images(1, 64, 32, 32, seed=0).contiguous(memory_format=layout)
+    x, w = (odd(x, math.inf, 0, 0, 0, 0) if odd_one else x).requires_grad_(), images(64, 64, 3, 3, seed=1)
+    F.conv2d(x, w.requires_grad_(), padding=1).relu_().sum().backward()

@@ -44,14 +44,14 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
 def _correlate(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
     kernel, x = choice.of_convolution(CORRELATE, x.dtype, g, x.shape[0], x.shape[1], w.shape[0]), laid_out(x, True)
     y = triple.correlate(x, w, b, g, choice.TILE[kernel])
-    return _ordered(primitives.correlate(x, w, b, g) if y is None else y, g)
+    return _ordered(primitives.correlate(x, w, b, g) if y is None else y, g, made=y is not None)
 
 
 def _full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
     O, C, delta = w.shape[0], w.shape[1] * g.groups, laid_out(delta, True)
     kernel = choice.of_convolution(FULL_CONVOLVE, delta.dtype, g, delta.shape[0], C, O)
     dx = triple.full_convolve(delta, w, b, g, choice.TILE[kernel])
-    return _ordered(primitives.full_convolve(delta, w, b, g) if dx is None else dx, g)
+    return _ordered(primitives.full_convolve(delta, w, b, g) if dx is None else dx, g, made=dx is not None)
 
 
 def _kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
@@ -61,11 +61,15 @@ def _kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
         dw = triple.depthwise_kernel_gradient(*images)
     else:
         dw = triple.kernel_gradient(*images, choice.TILE[kernel])
-    return _ordered(primitives.kernel_gradient(x, delta, g) if dw is None else dw, g)
+    return _ordered(primitives.kernel_gradient(x, delta, g) if dw is None else dw, g, made=dw is not None)
 
 
-def _ordered(y: Tensor, g: Geometry) -> Tensor:
-    return laid_out(y, True) if g.last else y.contiguous()
+def _ordered(y: Tensor, g: Geometry, made: bool) -> Tensor:
+    """In the order that the geometry says; what the kernels made is in channels_last already.
+
+    It is no view: after a rule that returns one nothing may work in place.
+    """
+    return y if made and g.last else _room(y, g.last, *y.shape).copy_(y)
 
 
 def _room(like: Tensor, last: bool, *size: int) -> Tensor:
