@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.kernels.cpu.build import threads
-from manualbp.kernels.cpu.calls import KIND, call, seen
+from manualbp.kernels.cpu.calls import KIND, call, seen, threads_for
 from manualbp.kernels.layout import CHANNELS_LAST
 
 # What bits.c calls what it makes, and the comparisons; an end that is no number is none.
 PACK, MASK, SLOPE = range(3)
 BETWEEN, NOT_CLAMPED, OUTSIDE = range(3)
-# Fewer numbers are for one thread, as in PyTorch: to wake others takes as long.
-FEW = 2**15
 
 
 def in_order(t: Tensor, last: bool) -> bool:
@@ -61,8 +58,7 @@ def _sloped(delta: Tensor, t: Tensor, last: bool, how: int, low: float, high: fl
 
 def _straight(what: int, how: int, low: float, high: float, t: Tensor | None, *rest: Any) -> None:
     like = rest[-2] if t is None else t
-    count = like.numel()
-    call("bits_straight", KIND[like.dtype], what, how, low, high, t, *rest, count, 1 if count < FEW else threads())
+    call("bits_straight", KIND[like.dtype], what, how, low, high, t, *rest, like.numel(), threads_for(like))
 
 
 def _order(t: Tensor, last: bool) -> torch.memory_format:

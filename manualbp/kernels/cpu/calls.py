@@ -5,12 +5,14 @@ import ctypes
 import torch
 from torch import Tensor, nn
 
-from manualbp.kernels.cpu.build import library
+from manualbp.kernels.cpu.build import library, threads
 from manualbp.kernels.transforms import in_a_dispatch_mode, recorded, transformed
 
 # What vector.h calls the dtypes that are stored.
 KIND = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 PLAIN = (Tensor, nn.Parameter)
+# Fewer numbers are for one thread, as in PyTorch: to wake others takes as long.
+FEW = 2**15
 
 
 @torch.compiler.assume_constant_result
@@ -49,6 +51,11 @@ def call(name: str, *args: Tensor | int | float | None) -> int:
         f.argtypes = [ctypes.c_float if isinstance(a, float) else ctypes.c_ssize_t for a in args]
         f.restype = ctypes.c_ssize_t
     return f(*[a.data_ptr() if isinstance(a, Tensor) else 0 if a is None else a for a in args])
+
+
+def threads_for(x: Tensor) -> int:
+    """How many threads a pass over so many numbers takes."""
+    return 1 if x.numel() < FEW else threads()
 
 
 def images_last(like: Tensor, *size: int) -> Tensor:

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from manualbp.kernels.cpu import calls
-from manualbp.kernels.cpu.build import scratch, threads
-from manualbp.kernels.cpu.calls import KIND, call, seen
+from manualbp.kernels.cpu.build import scratch
+from manualbp.kernels.cpu.calls import KIND, call, seen, threads_for
 from manualbp.kernels.layout import CHANNELS_LAST
 
 # What activation.h calls the activations that it has.
 PHI = {name: k for k, name in enumerate(["", "relu", "sigmoid", "tanh", "silu", "gelu_tanh", "gelu"])}
-# Fewer numbers are for one thread, as in PyTorch: to wake others takes as long.
-FEW = 2**15
 
 
 def serves(x: Tensor, *of_maps: Tensor | None, delta: Tensor | None = None) -> bool:
@@ -135,7 +133,7 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
 def _memory(x: Tensor) -> tuple[int, int]:
     """Scratch memory, and for how many threads."""
     _, C, P = _sizes(x)
-    count = 1 if x.numel() < FEW else threads()
+    count = threads_for(x)
     return scratch(_bytes(C, P, count)), count
 
 

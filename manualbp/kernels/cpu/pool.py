@@ -10,8 +10,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from manualbp.kernels.cpu.build import scratch, threads
-from manualbp.kernels.cpu.calls import KIND, call, seen
+from manualbp.kernels.cpu.build import scratch
+from manualbp.kernels.cpu.calls import KIND, call, seen, threads_for
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.layout import maps_last
 
@@ -19,8 +19,6 @@ from manualbp.kernels.layout import maps_last
 MAXIMUM, TAKE, MEAN, PUT, SPREAD = range(5)
 PHI = {"none": 0, "relu": 1, "sigmoid": 2, "tanh": 3}
 OF_TAPS, OF_PIXELS, GIVEN = range(3)
-# Fewer numbers are for one thread, as in PyTorch: to wake others takes as long.
-FEW = 2**15
 
 
 def max_pool(x: Tensor, g: Geometry, phi: str = "none") -> tuple[Tensor, Tensor]:
@@ -83,7 +81,7 @@ def _of_windows(
 ) -> None:
     x, geometry = x.contiguous(memory_format=_order(last)), _geometry(x, g, last)
     at = ctypes.addressof(geometry)
-    call("pool_windows", KIND[x.dtype], what, at, x, y, byte, phi, *(divisor or (GIVEN, 1)), _threads(x))
+    call("pool_windows", KIND[x.dtype], what, at, x, y, byte, phi, *(divisor or (GIVEN, 1)), threads_for(x))
 
 
 def _of_pixels(
@@ -102,17 +100,13 @@ def _of_pixels(
     geometry = _geometry(dx, g, last)
     at = ctypes.addressof(geometry)
     room = scratch(call("pool_memory", at))
-    call("pool_pixels", KIND[dx.dtype], what, at, dx, *together, phi, how, m, room, _threads(dx))
+    call("pool_pixels", KIND[dx.dtype], what, at, dx, *together, phi, how, m, room, threads_for(dx))
 
 
 def _geometry(x: Tensor, numbers: list[int], last: bool) -> ctypes.Array[ctypes.c_ssize_t]:
     """What pool.c calls so: the images, their maps, and the numbers."""
     N, C = x.shape[:2]
     return (ctypes.c_ssize_t * 14)(*((N, C) if last else (N * C, 1)), *numbers)
-
-
-def _threads(x: Tensor) -> int:
-    return 1 if x.numel() < FEW else threads()
 
 
 def _numbers(g: Geometry) -> list[int]:
