@@ -21,11 +21,12 @@ def of_convolution(face: str, dtype: torch.dtype, g: Geometry, N: int, C: int, O
     correlate, full_convolve: 3 x 3, padded by 1, from 24 maps, 32 tiles     0.41 to 0.70    0.8 to 1.6
                               3 x 3, 128 tiles of 2 x 2                      0.64 to 0.95    0.2 to 0.4
                               5 x 5, 64 tiles                                0.69 to 0.81    0.4 to 0.8
-    kernel_gradient:          3 x 3, 4096 positions or more                  0.23 to 0.60    0.4 to 2.3
+                              of 3 x 3 (6 x 6, 9 x 9), 32 maps, 64 tiles     0.67 to 0.77    0.2 to 0.8
+    kernel_gradient:          3 x 3, 8192 positions or more (64 maps: 4096)  0.23 to 0.60    0.4 to 2.3
                               3 x 3, 64 tiles of 2 x 2                       0.45 to 0.86    0.2 to 1.8
                               5 x 5, 8192 positions or more                  0.70 to 0.76    1.5 to 2.4
+                              of 3 x 3 (6 x 6, 9 x 9), 64 tiles              0.47 to 0.77    0.5 to 2.1
     direct                                                                   time
-    correlate:                of one map                                     0.62
     kernel_gradient:          stride 2                                       0.68 to 0.99
                               1 x 1                                          0.90 to 1.06
                               few maps                                       0.29 to 1.24
@@ -50,14 +51,17 @@ def of_convolution(face: str, dtype: torch.dtype, g: Geometry, N: int, C: int, O
             return kernel
     if face == "kernel_gradient" and triple.is_depthwise(g, C, O):
         return DEPTHWISE
-    served = dtype == torch.float32 and (face == "kernel_gradient" or (face == "correlate" and C == 1))
+    served = dtype == torch.float32 and face == "kernel_gradient"
     return DIRECT if served and triple.fits(g, 1) else TORCH
 
 
 def _by_tiles(face: str, half: bool, g: Geometry, N: int, C: int, O: int) -> str:
+    if g.w_size not in ((3, 3), (5, 5)):
+        return _by_sums(face, half, g, N, C, O)
     three = g.w_size[0] == 3
     if face == "kernel_gradient":
-        if N * prod(g.y_size) >= (4096 if three else 8192) or (half and three and triple.tiles(4, N, g.y_size) >= 32):
+        many = 4096 if three and min(C, O) >= 64 else 8192
+        if N * prod(g.y_size) >= many or (half and three and triple.tiles(4, N, g.y_size) >= 32):
             return WINOGRAD_4 if three else WINOGRAD_2
         return WINOGRAD_2 if three and not half and triple.tiles(2, N, g.y_size) >= 64 else TORCH
     size, maps = (g.y_size, C) if face == "correlate" else (g.x_size, O)
@@ -66,3 +70,14 @@ def _by_tiles(face: str, half: bool, g: Geometry, N: int, C: int, O: int) -> str
         overhang = 16 * tiles / (N * prod(size))
         return TORCH if half and (min(C, O) < 64 or max(C, O) > 256 or overhang > 1.2) else WINOGRAD_4
     return WINOGRAD_2 if not half and triple.tiles(2, N, size) >= (128 if three else 64) else TORCH
+
+
+def _by_sums(face: str, half: bool, g: Geometry, N: int, C: int, O: int) -> str:
+    """Of kernels that are sums of 3 x 3 without a tap to spare; padded by less, dx would be made of many zeros."""
+    few = triple.tiles(2, N, g.y_size) < 64
+    if half or few or min(C, O) < 32 or any(P % 3 for P in g.w_size) or prod(g.w_size) < 36:
+        return TORCH
+    if face == "kernel_gradient" and N * prod(g.y_size) >= 4096:
+        return WINOGRAD_4 if 36 * triple.tiles(4, N, g.y_size) < 16 * triple.tiles(2, N, g.y_size) else WINOGRAD_2
+    same = all(2 * pad >= P - 1 for P, pad in zip(g.w_size, g.padding, strict=True))
+    return WINOGRAD_2 if same or face != "full_convolve" else TORCH

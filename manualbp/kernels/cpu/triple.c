@@ -15,11 +15,15 @@
    polynomial that is 1 at one point and 0 at the others. a = 5/8 and b = 3/2 round least (1 and 2: twice as much).
    dx is computed as y of delta with the rotated kernel: so no tiles overlap in what is written; it rounds alike.
 
-   The direct triple, for every other shape, is the trivial decomposition: a tile is one output, A x the P Q C numbers of
-   its window, B w and C delta are w and delta. Only how tiles are read and kernels written differs.
+   A larger kernel is the sum of kernels of 3 x 3, each slid over x three pixels on: the bracket of y is summed over them
+   as over the maps, so that there are C maps for each, and dw is theirs side by side.
+
+   The direct triple, the kernel gradient of every other shape, is the trivial decomposition: a tile is one output, A x
+   the P Q C numbers of its window, C delta is delta. Only how tiles are read and kernels written differs.
 
    Shapes: x [N, H, W, C], y and delta [N, I, J, O], w and dw of any strides. Scratch: A x [f, K / L, T, L], B w [f,
-   O / L, K, L], C^T's argument and C delta [f, O / L, T, L], K = C or P Q C, T tiles at a time, which stay in the cache.
+   O / L, K, L], C^T's argument and C delta [f, O / L, T, L], K = C, of the direct triple P Q C, times the small kernels; T
+   tiles at a time, which stay in the cache.
    Sources: Winograd 1980; Lavin and Gray 2016, sec. 4. */
 #include <omp.h>
 #include "vector.h"
@@ -123,8 +127,7 @@ BACK(delta4_2_back, DELTA, 4, 2)
 BACK(kernel6_3_back, KERNEL, 6, 3)
 BACK(kernel6_5_back, KERNEL, 6, 5)
 BACK(kernel4_3_back, KERNEL, 4, 3)
-/* m outputs a tile, r taps, E products an axis, F in all; A, B, C, B^T and C^T of both axes. The direct triple has none of
-   these: its tile is one output, A x the numbers of its window, and B w and C delta are w and delta themselves. */
+/* m outputs a tile, r taps, E products an axis, F in all; A, B, C, B^T and C^T of both axes, or none: the direct triple */
 typedef struct { long m, r, E, F; Into *image, *kernel, *delta; Back *kernel_back, *delta_back; } Form;
 static const Form FORMS[] = {
     {4, 3, 6, 36, image6, kernel6_3, delta6_4, kernel6_3_back, delta6_4_back},
@@ -135,17 +138,21 @@ enum { DIRECT = 3, TAPS = 128 };
 
 /* images [N, H, W, C] and what slides over them: P x Q taps, s and t pixels on, d and e apart, `top` and `left` outside */
 typedef struct { long H, W, C, P, Q, s, t, d, e, top, left; } Slide;
-/* T tiles at a time of `total`, rows x columns an image; K numbers of x a tile: its C maps, of the direct triple P Q C.
-   Panels, and from f to f + 1; the numbers of one kernel, between which there are `step`. */
-typedef struct { long N; Slide x; long I, J, O, T, rows, columns, total, K, KL, OL, fx, fy, fw, R, step; Form f; } Triple;
+/* T tiles at a time of `total`, rows x columns an image. The kernel is the sum of kernels of p x q taps, `across` in a row
+   and `parts` in all, which are zero beyond it; each has `maps` numbers of x a tile, K all of them. Panels; from f to f + 1,
+   and between the numbers of one kernel. */
+typedef struct { long N; Slide x; long I, J, O, T, rows, columns, total, p, q, across, parts, maps, K, KL, OL, fx, fy, fw, step;
+                 Form f; } Triple;
 /* as a caller has it: N, then x, then I, J, O, T, and the number of the form */
 static Triple triple_of(const long *n) {
-    Triple g = {n[0], {n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11]}, n[12], n[13], n[14], n[15],
-                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, FORMS[n[16]]};
+    Triple g = {.N = n[0], .x = {n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11]}, .I = n[12], .J = n[13],
+                .O = n[14], .T = n[15], .f = FORMS[n[16]]};
     g.rows = ceil_div(g.I, g.f.m), g.columns = ceil_div(g.J, g.f.m), g.total = g.N * g.rows * g.columns;
-    g.K = g.f.image ? g.x.C : g.x.P * g.x.Q * g.x.C, g.KL = ceil_div(g.K, L), g.OL = ceil_div(g.O, L);
+    g.p = g.f.r ? g.f.r : g.x.P, g.q = g.f.r ? g.f.r : g.x.Q, g.across = ceil_div(g.x.Q, g.q);
+    g.parts = ceil_div(g.x.P, g.p) * g.across, g.maps = g.parts > 1 ? ceil_div(g.x.C, V) * V : g.x.C;
+    g.K = g.f.r ? g.parts * g.maps : g.x.P * g.x.Q * g.x.C, g.KL = ceil_div(g.K, L), g.OL = ceil_div(g.O, L);
     g.fx = g.KL * g.T * L + L, g.fy = g.OL * g.T * L + L, g.fw = g.OL * g.K * L + L;  /* + L: not in one set of a cache */
-    g.R = g.f.image ? g.f.F : g.x.P * g.x.Q, g.step = g.f.image ? g.fw : g.x.C * L;
+    g.step = g.f.r ? g.fw : g.x.C * L;
     return g;
 }
 /* the n x n pixels of [N, H, W, C] whose first is (h, k) of an image; what is beside it is `outside` */
@@ -168,18 +175,20 @@ INLINE void scattered(int kind, long count, const char **p, long c, long maps, c
     if (maps == V) for (long q = 0; q < count; q++) store_as(kind, (void *)p[q], c, out[q]);
     else for (long q = 0; q < count; q++) store_some(kind, (void *)p[q], c, out[q], maps);
 }
-/* Squared A x, or C delta, of tiles t0 .. t0 + T, their pixels n x n, every m-th, into [f, C / L, g->T, L] */
-INLINE v tiles_into(int kind, Into *transform, long n, const Slide *x, const void *from, const void *zeros, float *out,
-                    long t0, long T, long step, const Triple *g) {
+/* Squared A x, or C delta, of tiles t0 .. t0 + T, their pixels n x n, every m-th, into [f, K / L, g->T, L]: of x the maps
+   under each of the kernels that are summed. */
+INLINE v tiles_into(int kind, Into *transform, long n, const Slide *x, long parts, const void *from, const void *zeros,
+                    float *out, long t0, long T, long step, const Triple *g) {
     v squares = {0};
-    for (long t = 0; t < T; t++) {
+    for (long t = 0; t < T; t++) for (long part = 0; part < parts; part++) {
         long image = (t0 + t) / (g->rows * g->columns), i = (t0 + t) / g->columns % g->rows, j = (t0 + t) % g->columns;
+        long h = i * g->f.m - x->top + part / g->across * g->p, k = j * g->f.m - x->left + part % g->across * g->q;
         const char *p[36];
         v in[36];
-        pixels(kind, n, p, from, zeros, image, i * g->f.m - x->top, j * g->f.m - x->left, x->H, x->W, x->C);
-        for (long c = 0; c < x->C; c += V) {
+        pixels(kind, n, p, from, zeros, image, h, k, x->H, x->W, x->C);
+        for (long c = 0, at = part * g->maps; c < x->C; c += V, at += V) {
             squares += gathered(kind, n * n, p, c, smaller(V, x->C - c), in);
-            transform(in, out + (c / L * g->T + t) * L + c % L, step);
+            transform(in, out + (at / L * g->T + t) * L + at % L, step);
         }
     }
     return squares;
@@ -229,12 +238,12 @@ INLINE v windows_into(int kind, const Slide *x, const void *from, float *out, lo
                            : kind == BFLOAT16 ? f(BFLOAT16, __VA_ARGS__) : f(HALF, __VA_ARGS__))
 static v image_into(long kind, const void *x, const void *zeros, float *out, long t0, long T, const Triple *g) {
     if (!g->f.image) return EACH_KIND(windows_into, &g->x, x, out, t0, T, g);
-    return EACH_KIND(tiles_into, g->f.image, g->f.E, &g->x, x, zeros, out, t0, T, g->fx, g);
+    return EACH_KIND(tiles_into, g->f.image, g->f.E, &g->x, g->parts, x, zeros, out, t0, T, g->fx, g);
 }
 static v delta_into(long kind, const void *delta, const void *zeros, float *out, long t0, long T, const Triple *g) {
     const Slide of = {g->I, g->J, g->O, 1, 1, 1, 1, 1, 1, 0, 0};
     if (!g->f.delta) return EACH_KIND(windows_into, &of, delta, out, t0, T, g);
-    return EACH_KIND(tiles_into, g->f.delta, g->f.m, &of, delta, zeros, out, t0, T, g->fy, g);
+    return EACH_KIND(tiles_into, g->f.delta, g->f.m, &of, 1, delta, zeros, out, t0, T, g->fy, g);
 }
 /* Whether there is a number with which a product of sums might be none where the sum of products is one; NaN, too. Where
    windows are as they are, it matters only whether one is none: it would be multiplied by the zeros of the padding. */
@@ -282,31 +291,36 @@ PRODUCT(over_maps, L, 1)
 PRODUCT(over_tiles, 1, L)
 
 INLINE long stored(int kind, void *p, long i, v a, long n) { store_some(kind, p, i, a, n); return 0; }
-/* P x Q numbers of `count` kernels from w on, whose strides are s, a kernel a lane; and back */
-INLINE v taps(int kind, const Slide *x, const void *w, const long *s, long count, float (*in)[V]) {
+/* The numbers by the c-th map of p x q taps, the part `part` of `count` kernels from w on, whose strides are s: a kernel a
+   lane. Out of them, zeros beyond the kernel; and back. */
+INLINE v taps(int kind, const Triple *g, const void *w, const long *s, long part, long c, long count, float (*in)[V]) {
+    long p0 = part / g->across * g->p, q0 = part % g->across * g->q, P = smaller(g->p, g->x.P - p0);
+    long Q = smaller(g->q, g->x.Q - q0);
     v squares = {0};
-    for (long o = 0; o < count; o++) for (long p = 0; p < x->P; p++) for (long q = 0; q < x->Q; q++)
-        in[p * x->Q + q][o] = load_one(kind, w, o * s[0] + p * s[2] + q * s[3]);
-    for (long p = 0; p < x->P * x->Q; p++) squares += load(in[p]) * load(in[p]);
+    if (count < V || P < g->p || Q < g->q) memset(in, 0, g->p * g->q * sizeof *in);
+    for (long o = 0; o < count; o++) for (long p = 0; p < P; p++) for (long q = 0; q < Q; q++)
+        in[p * g->q + q][o] = load_one(kind, w, o * s[0] + c * s[1] + (p0 + p) * s[2] + (q0 + q) * s[3]);
+    for (long p = 0; p < g->p * g->q; p++) squares += load(in[p]) * load(in[p]);
     return squares;
 }
-INLINE long taps_back(int kind, const Slide *x, void *w, const long *s, long count, float (*out)[V]) {
-    for (long o = 0; o < count; o++) for (long p = 0; p < x->P; p++) for (long q = 0; q < x->Q; q++)
-        store_one(kind, w, o * s[0] + p * s[2] + q * s[3], out[p * x->Q + q][o]);
+INLINE long taps_back(int kind, const Triple *g, void *w, const long *s, long part, long c, long count, float (*out)[V]) {
+    long p0 = part / g->across * g->p, q0 = part % g->across * g->q, P = smaller(g->p, g->x.P - p0);
+    long Q = smaller(g->q, g->x.Q - q0);
+    for (long o = 0; o < count; o++) for (long p = 0; p < P; p++) for (long q = 0; q < Q; q++)
+        store_one(kind, w, o * s[0] + c * s[1] + (p0 + p) * s[2] + (q0 + q) * s[3], out[p * g->q + q][o]);
     return 0;
 }
 /* B w into [f, O / L, K, L], zeros behind the last map; the sum of squares */
 static v kernel_into(long kind, const void *w, const long *s, float *out, const Triple *g) {
     float in[TAPS][V];
     v squares = {0};
+    const long each = g->parts * g->maps;
 #pragma omp for schedule(static)
-    for (long q = 0; q < g->OL * g->x.C; q++) for (long n = 0; n < L; n += V) {
-        long o = q / g->x.C * L + n, c = q % g->x.C, count = larger(0, smaller(V, g->O - o));
-        float *to = out + (o / L * g->K + c) * L + n;
-        if (count < V) memset(in, 0, sizeof in);
-        squares += EACH_KIND(taps, &g->x, (const char *)w + (o * s[0] + c * s[1]) * bytes_of(kind), s, count, in);
-        if (g->f.kernel) g->f.kernel((const v *)in, to, g->fw);
-        else for (long p = 0; p < g->R; p++) store(to + p * g->step, load(in[p]));
+    for (long q = 0; q < g->OL * each; q++) for (long n = 0; n < L; n += V) {
+        long o = q / each * L + n, k = q % each, c = k % g->maps, count = c < g->x.C ? larger(0, smaller(V, g->O - o)) : 0;
+        float *to = out + (o / L * g->K + k) * L + n;
+        squares += EACH_KIND(taps, g, (const char *)w + o * s[0] * bytes_of(kind), s, k / g->maps, c, count, in);
+        g->f.kernel((const v *)in, to, g->fw);
     }
     return squares;
 }
@@ -334,8 +348,7 @@ static void correlate(long kind, const void *x, const void *w, const long *s, co
             for (long o = 0; o < g->O; o += V) {
                 const float *from = yt + (o / L * g->T + t) * L + o % L;
                 v out[16];
-                if (g->f.delta_back) g->f.delta_back(from, g->fy, out);
-                else out[0] = load(from);
+                g->f.delta_back(from, g->fy, out);
                 for (long q = 0; q < m * m; q++) out[q] += load(shift + o);
                 long maps = smaller(V, g->O - o);
                 if (kind == FLOAT) scattered(FLOAT, m * m, to, o, maps, out);
@@ -410,17 +423,18 @@ static void kernel_gradient(long kind, const void *x, const void *delta, void *d
     if (how == AT_ONCE) return;
 #pragma omp barrier
 #pragma omp for schedule(static)
-    for (long q = 0; q < g->OL * g->x.C; q++) for (long n = 0; n < L && q / g->x.C * L + n < g->O; n += V) {
-        long o = q / g->x.C * L + n, c = q % g->x.C;
-        float out[TAPS][V], *sum = scratch + zeros + F * (g->fx + g->fy) + (o / L * g->K + c) * L + n;
-        for (long t = 1; t < sums; t++) for (long r = 0; r < g->R; r++)
+    for (long q = 0; q < g->OL * g->parts * g->x.C; q++) for (long n = 0; n < L && q / (g->parts * g->x.C) * L + n < g->O; n += V) {
+        long o = q / (g->parts * g->x.C) * L + n, part = q / g->x.C % g->parts, c = q % g->x.C, R = g->f.r ? F : g->p * g->q;
+        float out[TAPS][V], *sum = scratch + zeros + F * (g->fx + g->fy) + (o / L * g->K + part * g->maps + c) * L + n;
+        for (long t = 1; t < sums; t++) for (long r = 0; r < R; r++)
             store(sum + r * g->step, load(sum + r * g->step) + load(sum + t * each + r * g->step));
         if (g->f.kernel_back) g->f.kernel_back(sum, g->fw, (v *)out);
-        else for (long r = 0; r < g->R; r++) store(out[r], load(sum + r * g->step));
-        EACH_KIND(taps_back, &g->x, (char *)dw + (o * s[0] + c * s[1]) * bytes_of(kind), s, smaller(V, g->O - o), out);
+        else for (long r = 0; r < R; r++) store(out[r], load(sum + r * g->step));
+        EACH_KIND(taps_back, g, (char *)dw + o * s[0] * bytes_of(kind), s, part, c, smaller(V, g->O - o), out);
     }
 }
-/* how many floats of scratch the two take */
+/* how many sums the kernel gradient takes, and how many floats of scratch the two */
+long triple_sums(const long *numbers) { Triple g = triple_of(numbers); return g.f.F * g.K * g.O; }
 long triple_room(long gradient, const long *numbers, long threads) {
     Triple g = triple_of(numbers);
     long each = g.f.F * (g.fx + g.fy), zeros = ceil_div(larger(g.x.C, g.O), L) * L;

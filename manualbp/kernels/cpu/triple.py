@@ -1,11 +1,12 @@
 """The convolution's three faces, directly or by fewer products: triple.c, which has the formulas.
 
-x, delta and what is made of them lie in channels_last, [N, H, W, C] in memory; w in any order. m x m outputs a
-tile: 4 or 2 for a kernel of 3 x 3, 2 for 5 x 5, at stride 1; 1 is the direct triple. Each face is None where a number
-is too large for sums of sums, or is none: then the sums themselves must be taken.
+x, delta and what is made of them lie in channels_last, [N, H, W, C] in memory; w in any order. At stride 1 a tile has
+m x m outputs, 4 x 4 or 2 x 2; m = 1 is the direct triple, which has the kernel gradient alone. Each face is None where
+a number is too large for sums of sums, or is none: then the sums themselves must be taken.
 """
 
 from ctypes import Array, addressof, c_ssize_t
+from math import prod
 
 from torch import Tensor
 
@@ -13,17 +14,17 @@ from manualbp.kernels.cpu.build import scratch, threads
 from manualbp.kernels.cpu.calls import KIND, call, images_last
 from manualbp.kernels.geometry import Geometry
 
-# By m and P the number of the form.
-FORM = {(4, 3): 0, (2, 5): 1, (2, 3): 2}
-DIRECT = 3
+# The forms by their numbers in triple.c: m x m outputs of 3 x 3 taps, which other kernels are sums of; 2 x 2 of 5 x 5.
+FORM, OF_FIVE = {4: 0, 2: 2, 1: 3}, 1
 # Tiles at a time, as many as stay in the cache. For the kernel gradient about the root of how many there are: so the
 # sums of a few, and the sum of these sums, round least. And outputs at a time, in the direct triple.
-FORWARD, GRADIENT = (24, 48), (96, 128)
+FORWARD, GRADIENT = 24, (96, 128)
 # How the sums of the kernel gradient are shared among threads, as triple.c calls it; up to so many each has its own.
 SHARED, OWN, AT_ONCE = 0, 1, 2
 OWN_SUMS = 2**14 * 36
-# So many taps at most.
-TAPS = 128
+T_OF_NUMBERS = 15
+# So many taps at most, of the direct triple and where each map has a kernel.
+MOST_TAPS = 128
 
 
 def fits(g: Geometry, m: int) -> bool:
@@ -31,8 +32,8 @@ def fits(g: Geometry, m: int) -> bool:
     if len(g.w_size) != 2 or g.groups > 1:
         return False
     if m == 1:
-        return g.w_size[0] * g.w_size[1] <= TAPS
-    return g.w_size[0] == g.w_size[1] and (m, g.w_size[0]) in FORM and max(*g.stride, *g.dilation) == 1
+        return prod(g.w_size) <= MOST_TAPS
+    return max(*g.stride, *g.dilation) == 1
 
 
 def tiles(m: int, N: int, size: tuple[int, ...]) -> int:
@@ -68,7 +69,7 @@ def _slid(
     """The kernels at address w, [O, C, P, Q] of these strides, slid over x."""
     N, t = x.shape[0], threads()
     y = images_last(x, N, O, *y_size)
-    T = min(FORWARD[m == 1], -(-tiles(m, N, y_size) // t))
+    T = min(FORWARD, -(-tiles(m, N, y_size) // t))
     of_w, numbers = (c_ssize_t * 4)(*strides), _numbers(x, g, padding, y_size, O, T, m)
     room = scratch(4 * call("triple_room", 0, addressof(numbers), t))
     odd = call("triple_correlate", KIND[x.dtype], x, w, addressof(of_w), b, y, room, addressof(numbers), t)
@@ -79,10 +80,11 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry, m: int) -> Tensor | N
     """dw = B^T [sum over tiles (A x) (C delta)], in channels_last."""
     (N, C), O, t = x.shape[:2], delta.shape[1], threads()
     dw, count = images_last(x, O, C, *g.w_size), tiles(m, N, g.y_size)
-    sums = C * O * ((m + g.w_size[0] - 1) ** 2 if m > 1 else g.w_size[0] * g.w_size[1])
-    how = AT_ONCE if m == 1 and count <= GRADIENT[1] else OWN if sums <= OWN_SUMS else SHARED
-    T = min(GRADIENT[m == 1], -(-count // (t if how == OWN else 1)))
-    of_dw, numbers = (c_ssize_t * 4)(*dw.stride()), _numbers(x, g, g.padding, g.y_size, O, T, m)
+    numbers = _numbers(x, g, g.padding, g.y_size, O, 0, m)
+    own = call("triple_sums", addressof(numbers)) <= OWN_SUMS
+    how = AT_ONCE if m == 1 and count <= GRADIENT[1] else OWN if own else SHARED
+    numbers[T_OF_NUMBERS] = min(GRADIENT[m == 1], -(-count // (t if how == OWN else 1)))
+    of_dw = (c_ssize_t * 4)(*dw.stride())
     room = scratch(4 * call("triple_room", 1, addressof(numbers), t))
     of = KIND[x.dtype], x, delta, dw, addressof(of_dw), room, addressof(numbers), how, t
     return None if call("triple_kernel_gradient", *of) else dw
@@ -90,7 +92,7 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry, m: int) -> Tensor | N
 
 def is_depthwise(g: Geometry, C: int, O: int) -> bool:
     """Whether each map has a kernel of its own."""
-    return len(g.w_size) == 2 and g.groups == C == O and g.w_size[0] * g.w_size[1] <= TAPS
+    return len(g.w_size) == 2 and g.groups == C == O and prod(g.w_size) <= MOST_TAPS
 
 
 def depthwise_kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
@@ -119,6 +121,6 @@ def _numbers(
 ) -> Array[c_ssize_t]:
     """What triple.c calls a triple."""
     N, C, H, W = x.shape
-    form = FORM[m, g.w_size[0]] if m > 1 else DIRECT
+    form = OF_FIVE if m == 2 and g.w_size == (5, 5) else FORM[m]
     numbers = N, H, W, C, *g.w_size, *g.stride, *g.dilation, *padding, *y_size, O, T, form
     return (c_ssize_t * len(numbers))(*numbers)
