@@ -21,7 +21,7 @@ from torch import Tensor
 
 from manualbp.functional.checks import dense_dtype, low_precision, require_floating, require_tensors
 from manualbp.functional.conv import Correlate, FullConvolve, KernelGradient, batched, over_all_but_maps
-from manualbp.functional.rule import LinearRule, Rule, evaluate, keep, kept, run
+from manualbp.functional.rule import LinearRule, Rule, keep, kept, run
 from manualbp.kernels import connect as kernels
 from manualbp.kernels import conv
 from manualbp.kernels.connect import Table
@@ -61,8 +61,8 @@ class ConnectedCorrelate(Rule):
             dx = run(FullConvolve, delta, w, None, ctx.g) if x_needed else None
             db = over_all_but_maps(delta) if b_needed else None
             if weight_needed:
-                dw = evaluate(KernelGradient, x, delta, ctx.g)
-                dweight = evaluate(GatherKernels, dw, o, c, ctx.table)
+                dw = run(KernelGradient, x, delta, ctx.g)
+                dweight = run(GatherKernels, dw, o, c, ctx.table)
         if eps is not None and weight_needed:
             through_w = run(GatherKernels, eps, o, c, ctx.table)
             dweight = through_w if dweight is None else dweight + through_w

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from manualbp.functional.checks import full_precision, require_real
 from manualbp.functional.norm_given import NormaliseBy, kept_weight, refuse_derivative
-from manualbp.functional.rule import Rule, evaluate, keep, kept, run
+from manualbp.functional.rule import Rule, keep, kept, run
 from manualbp.kernels import norm as kernels
 from manualbp.kernels.layout import hands_on, laid_out
 from manualbp.kernels.norm import Sharing
@@ -184,7 +184,7 @@ def batch_norm(
         return input.clone()
     if training or running_mean is None or running_var is None:
         return run(Normalise, input, weight, bias, running_mean, running_var, how)[0]
-    return evaluate(NormaliseBy, input, weight, bias, running_mean, running_var, how)
+    return run(NormaliseBy, input, weight, bias, running_mean, running_var, how)
 
 
 def batch_sharing(op: str, x: Tensor, *settings: Any) -> Sharing | None:

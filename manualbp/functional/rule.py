@@ -14,7 +14,6 @@ A class may be of two kinds: `class Take(LinearRule, ImagesRule)`.
 
 import inspect
 import warnings
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -201,16 +200,14 @@ def run(rule: type[Rule], *args: Any) -> Any:
     torch.export and torch.jit.trace (so ONNX's exporters) drop the rule: they get the forward pass itself, whose
     gradient is PyTorch's, and all that can be done is to say so. Inside torch.compile torch.func's transforms take
     views: PyTorch before 2.15 believes that an argument of the compiled function itself needs no gradient, and gives 0.
-    `by_hand()` and other modes do not answer what a rule calls.
+    Where nothing derives, batches or compiles the result, as in most backward passes, the rule is its forward pass: a
+    node that nobody asks costs as much as the smaller kernels. `by_hand()` and other modes do not answer what a rule
+    calls.
     """
-    return _without_modes(_applied, rule, *args)
-
-
-def _without_modes(f: Callable[..., Any], *args: Any) -> Any:
     if in_a_mode():
         with no_mode():
-            return f(*args)
-    return f(*args)
+            return _applied(rule, *args)
+    return _applied(rule, *args)
 
 
 def _applied(rule: type[Rule], *args: Any) -> Any:
@@ -218,7 +215,7 @@ def _applied(rule: type[Rule], *args: Any) -> Any:
     compiling = torch.compiler.is_compiling()
     if compiling and transformed():
         args = tuple(a.view_as(a) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
-    apply = rule.apply if compiling else rule.eager.apply
+    apply = rule.apply if compiling else rule.forward if in_place() else rule.eager.apply
     if recorded():
         if jit_traced() and torch.onnx.is_in_onnx_export():
             raise TypeError(OLD_ONNX)
@@ -241,13 +238,6 @@ def _own(rule: type[Rule], y: Any) -> Any:
     if isinstance(y, tuple):
         return tuple(_own(rule, part) for part in y)
     return y.clone() if isinstance(y, Tensor) and 0 not in y.stride() else y
-
-
-def evaluate(rule: type[Rule], *args: Any) -> Any:
-    """`run`, but where nothing derives, batches or compiles the result: then only the rule's forward pass."""
-    if in_place() and not autocasts(args[0].device.type):
-        return _without_modes(rule.forward, *args)
-    return run(rule, *args)
 
 
 def keep(ctx: Any, *tensors: Tensor) -> None:

@@ -23,7 +23,7 @@ from manualbp.functional.checks import low_precision, require_real
 from manualbp.functional.conv import correlated
 from manualbp.functional.norm import Normalise, batch_sharing, gradients, tangents
 from manualbp.functional.norm_given import NormaliseBy, kept_weight
-from manualbp.functional.rule import Rule, evaluate, keep, kept, run
+from manualbp.functional.rule import Rule, keep, kept, run
 from manualbp.fuse.recompute import Layer, Reactivate, Recipe, factor_again
 from manualbp.kernels import norm as kernels
 from manualbp.kernels.geometry import Geometry, Size, convolution
@@ -116,7 +116,7 @@ def batch_norm_with_scale(op: str, x: Tensor, phi: Activation | None, *settings:
     s, t = as_line(mu, r, w, b)
     if phi is not None and not forward_mode() and kernels.activates(phi.name, x, s, t):
         return kernels.affine(x, s, t, phi.name), s, t
-    y = evaluate(NormaliseBy, x, w, b, running_mean, running_var, how)
+    y = run(NormaliseBy, x, w, b, running_mean, running_var, how)
     return y if phi is None else run(Reactivate, y, _recipe(phi), x, s, t), s, t
 
 

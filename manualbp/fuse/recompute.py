@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from manualbp.functional.activation.table import Activation
-from manualbp.functional.rule import Rule, evaluate, keep, kept, run
+from manualbp.functional.rule import Rule, keep, kept, run
 from manualbp.fuse.affine import Affine
 from manualbp.fuse.forms import form_of
 from manualbp.kernels.geometry import Geometry
@@ -99,7 +99,7 @@ class Recipe:
             if isinstance(term, Recipe):
                 parts.append(term.value(*own))
             else:
-                parts.append(evaluate(Affine, *own) if term == "affine" else own[0])
+                parts.append(run(Affine, *own) if term == "affine" else own[0])
         if self.axis is not None:
             return torch.cat(parts, self.axis)
         z = parts[0]

@@ -37,7 +37,7 @@ from manualbp.functional.activation.piecewise_linear import (
 )
 from manualbp.functional.activation.relu import ReLU, ReLUSlope
 from manualbp.functional.activation.sigmoid import Sigmoid, SigmoidSlope, Softsign, SoftsignSlope, Tanh, TanhSlope
-from manualbp.functional.rule import evaluate, run
+from manualbp.functional.rule import run
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Activation:
     def value(self, z: Tensor) -> Tensor:
         """phi(z), inside another rule's backward pass."""
         rule, *settings = self.rule
-        return evaluate(rule, z, *settings)
+        return run(rule, z, *settings)
 
     def sloped(self, delta: Tensor, told_by: Tensor) -> Tensor:
         """delta phi'(z), told by a if `of_output`, else by z; inside another rule's backward pass."""
         rule, *settings = self.slope
-        return evaluate(rule, delta, told_by, *settings)
+        return run(rule, delta, told_by, *settings)
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,15 @@ def serves(*tensors: Tensor | None) -> bool:
     """
     some = [t for t in tensors if t is not None]
     dtype = some[0].dtype
-    if dtype not in KIND or transformed() or recorded() or torch.is_grad_enabled():
+    if dtype not in KIND or torch.is_grad_enabled() or transformed() or recorded():
         return False
     for t in some:
-        if type(t) not in PLAIN or not t.is_cpu or t.dtype != dtype:
+        if type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu:
             return False
-        if not torch.compiler.is_compiling() and (t.is_neg() or t._is_zerotensor()):
-            return False  # its numbers are not what its memory holds
-    return built()
+    if torch.compiler.is_compiling():
+        return built()
+    # Else its numbers are not what its memory holds.
+    return not any(t.is_neg() or t._is_zerotensor() for t in some) and built()
 
 
 def seen() -> bool:

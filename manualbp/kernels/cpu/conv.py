@@ -7,6 +7,7 @@ manualbp::full_convolve, manualbp::kernel_gradient. A geometry goes there as the
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,13 +18,15 @@ from manualbp.kernels.cpu.calls import images_last, seen
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.layout import laid_out
 
+# A choice takes longer than to remember it; torch.compile does not remember.
+_remembered = lru_cache(1024)(choice.of_convolution)
 CORRELATE, FULL_CONVOLVE, KERNEL_GRADIENT = "correlate", "full_convolve", "kernel_gradient"
 
 
 def serves(face: str, g: Geometry, N: int, C: int, O: int, *tensors: Tensor | None) -> bool:
     """Whether the function of this name below may be given the tensors: maps in and out, whatever the face."""
     dtype = tensors[0].dtype  # pyright: ignore[reportOptionalMemberAccess]
-    return choice.of_convolution(face, dtype, g, N, C, O) != choice.TORCH and calls.serves(*tensors)
+    return _chosen(face, dtype, g, N, C, O) != choice.TORCH and calls.serves(*tensors)
 
 
 def correlate(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
@@ -41,21 +44,25 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     return _kernel_gradient_seen(x, delta, *_numbers(g)) if seen() else _kernel_gradient(x, delta, g)
 
 
+def _chosen(face: str, dtype: torch.dtype, g: Geometry, N: int, C: int, O: int) -> str:
+    return (choice.of_convolution if seen() else _remembered)(face, dtype, g, N, C, O)
+
+
 def _correlate(x: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
-    kernel, x = choice.of_convolution(CORRELATE, x.dtype, g, x.shape[0], x.shape[1], w.shape[0]), laid_out(x, True)
+    kernel, x = _chosen(CORRELATE, x.dtype, g, x.shape[0], x.shape[1], w.shape[0]), laid_out(x, True)
     y = triple.correlate(x, w, b, g, choice.TILE[kernel])
     return _ordered(primitives.correlate(x, w, b, g) if y is None else y, g, made=y is not None)
 
 
 def _full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> Tensor:
     O, C, delta = w.shape[0], w.shape[1] * g.groups, laid_out(delta, True)
-    kernel = choice.of_convolution(FULL_CONVOLVE, delta.dtype, g, delta.shape[0], C, O)
+    kernel = _chosen(FULL_CONVOLVE, delta.dtype, g, delta.shape[0], C, O)
     dx = triple.full_convolve(delta, w, b, g, choice.TILE[kernel])
     return _ordered(primitives.full_convolve(delta, w, b, g) if dx is None else dx, g, made=dx is not None)
 
 
 def _kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
-    kernel = choice.of_convolution(KERNEL_GRADIENT, x.dtype, g, x.shape[0], x.shape[1], delta.shape[1])
+    kernel = _chosen(KERNEL_GRADIENT, x.dtype, g, x.shape[0], x.shape[1], delta.shape[1])
     images = laid_out(x, True), laid_out(delta, True), g
     if kernel == choice.DEPTHWISE:
         dw = triple.depthwise_kernel_gradient(*images)

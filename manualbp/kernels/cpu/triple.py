@@ -69,7 +69,9 @@ def _slid(
     """The kernels at address w, [O, C, P, Q] of these strides, slid over x."""
     N, t = x.shape[0], threads()
     y = images_last(x, N, O, *y_size)
-    T = min(FORWARD, -(-tiles(m, N, y_size) // t))
+    count = tiles(m, N, y_size)
+    rounds = -(-count // (FORWARD * t))  # each thread has as many
+    T = -(-count // (rounds * t)) if rounds < 8 else FORWARD
     of_w, numbers = (c_ssize_t * 4)(*strides), _numbers(x, g, padding, y_size, O, T, m)
     room = scratch(4 * call("triple_room", 0, addressof(numbers), t))
     odd = call("triple_correlate", KIND[x.dtype], x, w, addressof(of_w), b, y, room, addressof(numbers), t)
