@@ -30,7 +30,6 @@ from manualbp.functional.checks import require_real
 from manualbp.functional.pool import Put, Take, max_pool2d
 from manualbp.functional.rule import Rule, keep, run
 from manualbp.kernels import pool as kernels
-from manualbp.kernels.cpu.calls import serves
 from manualbp.kernels.geometry import Geometry, Size, pooling
 
 MONOTONE = [name for name, phi in ACTIVATIONS.items() if phi.monotone]
@@ -57,7 +56,7 @@ class ActivatedMaxPool(Rule):
     @staticmethod
     def backward(ctx: Any, delta: Tensor, _: Any) -> tuple[Tensor, None, None]:
         y, place = ctx.saved_tensors
-        if serves(delta, y):
+        if kernels.compiled_for(delta, y) is not None:
             return kernels.put(delta, place, ctx.places, y, ctx.phi), None, None
         zeta = ACTIVATIONS[ctx.phi].sloped(delta, y)
         return run(Put, zeta, place, ctx.places), None, None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from manualbp.kernels import conv_primitives as primitives
 from manualbp.kernels.cpu import conv as compiled
+from manualbp.kernels.cuda import calls as on_a_card
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.layout import laid_out
 
@@ -31,6 +32,10 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     """dw[o, c, p, q] = sum_nij delta[n, o, i, j] x[n, c, s i + d p - pad, ...]: [O, C / groups, P, Q]."""
     if compiled.serves(compiled.KERNEL_GRADIENT, g, x.shape[0], x.shape[1], delta.shape[1], x, delta):
         dw = compiled.kernel_gradient(x, delta, g)
+    elif on_a_card.serves_kernel_gradient(x, delta, g):
+        from manualbp.kernels.cuda import conv as in_triton  # Triton takes a second to load
+
+        dw = in_triton.kernel_gradient(x, delta, g)
     else:
         dw = primitives.kernel_gradient(x, delta, g)
     # In the order of memory that a kernel has beside such images: PyTorch would copy it to that one.

@@ -1,20 +1,21 @@
 """Means, variances and normalised numbers, by PyTorch's fused forward passes: two passes over memory instead of five.
 
 Statistics are taken in float32 where the input is in half precision. PyTorch's CUDA kernels do so themselves; on
-other devices the input is widened first. Batch norm is the compiled kernels' where they serve (kernels/cpu/norm.py):
-these also take the activation behind it into the same passes.
+other devices the input is widened first. Batch norm is the compiled kernels' where they serve (kernels/cpu and
+kernels/cuda): these also take the activation behind it into the same passes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from manualbp.kernels.cpu import norm as compiled
+from manualbp.kernels.cpu import norm as in_c
+from manualbp.kernels.cuda import calls as on_a_card
 from manualbp.kernels.layout import maps_last
 from manualbp.kernels.pieces import pieces
 from manualbp.kernels.precision import wide
@@ -84,7 +85,18 @@ def normalise(
 
 def activates(phi: str, x: Tensor, *of_maps: Tensor | None, delta: Tensor | None = None) -> bool:
     """Whether batch norm with phi behind it is the compiled kernels'."""
-    return phi in compiled.PHI and compiled.serves(x, *map(_wide, of_maps), delta=delta)
+    if x.is_cuda:
+        return phi in on_a_card.PHI and on_a_card.serves_norm(x, *map(_wide, of_maps), delta=delta)
+    return phi in in_c.PHI and in_c.serves(x, *map(_wide, of_maps), delta=delta)
+
+
+def _compiled(x: Tensor) -> Any:
+    """The module of them, where `activates` says so."""
+    if not x.is_cuda:
+        return in_c
+    from manualbp.kernels.cuda import norm as in_triton  # Triton takes a second to load
+
+    return in_triton
 
 
 def normalise_activate(
@@ -93,7 +105,7 @@ def normalise_activate(
     """(phi(y), mu, r) with the y, mu and r of `normalise`, where `activates` says so."""
 
     def updating(m: Tensor | None, v: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        return compiled.forward(x, _wide(w), _wide(b), m, v, how.momentum, how.eps, phi)
+        return _compiled(x).forward(x, _wide(w), _wide(b), m, v, how.momentum, how.eps, phi)
 
     y, mu, r = _counted(updating, mean, var)
     statistics = [1 if axis in how.over else n for axis, n in enumerate(x.shape)]
@@ -113,7 +125,7 @@ def gradients(
     phi: str,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """(dx, dw, db) of `normalise_activate`, by dL/dmu and dL/dr as well, where `activates` says so."""
-    dx, dw, db = compiled.backward(delta, x, _wide(w), _wide(b), mu, r, by_mu, by_r, x_needed, phi)
+    dx, dw, db = _compiled(x).backward(delta, x, _wide(w), _wide(b), mu, r, by_mu, by_r, x_needed, phi)
     return dx if x_needed else None, dw, db
 
 
@@ -128,7 +140,8 @@ def normalise_by(x: Tensor, w: Tensor | None, b: Tensor | None, mean: Tensor, va
     if x.numel() == 0:
         return torch.empty_like(x)
     if activates("", x, w, b, mean, var):
-        return compiled.affine(x, *as_line(_widened(mean), (_widened(var) + eps).rsqrt(), _wide(w), _wide(b)))
+        mean, var = (t.to(wide(t.dtype)) for t in (mean, var))
+        return _compiled(x).affine(x, *as_line(mean, (var + eps).rsqrt(), _wide(w), _wide(b)))
     settings = _wide(w), _wide(b), _wide(mean), _wide(var)
     return torch.native_batch_norm(_widened(x), *settings, False, 0.0, eps)[0].to(x.dtype)
 
@@ -139,7 +152,7 @@ def affine(x: Tensor, s: Tensor, t: Tensor | None, phi: str = "") -> Tensor:
     Else it is PyTorch's fused normalisation, given a mean of 0 and a variance of 1.
     """
     if phi or activates("", x, s, t):
-        return compiled.affine(x, s, t, phi)
+        return _compiled(x).affine(x, s, t, phi)
     return normalise_by(x, s, t, torch.zeros_like(s), torch.ones_like(s), 0.0)
 
 

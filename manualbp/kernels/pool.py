@@ -1,10 +1,11 @@
-"""Pooling and its adjoints: the compiled kernels where they serve (kernels/cpu/pool.py), else PyTorch's primitives.
+"""Pooling and its adjoints: by the compiled kernels where they serve (kernels/cpu, kernels/cuda), else by PyTorch.
 
 Shapes: x [N, C, H, W]; y, delta, place, index and byte [N, C, I, J]. A place is told in one of two ways: an index is a
 position h W + k in its own map (int64), a byte is the number p Q + q of the tap in its own window (uint8).
 """
 
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as T
@@ -14,6 +15,7 @@ from manualbp.kernels.activation import relu_slope, sigmoid_slope, tanh_slope
 from manualbp.kernels.bits import compared
 from manualbp.kernels.cpu import pool as compiled
 from manualbp.kernels.cpu.calls import serves
+from manualbp.kernels.cuda import calls as on_a_card
 from manualbp.kernels.geometry import Geometry, Places
 from manualbp.kernels.layout import laid_out, maps_last
 from manualbp.kernels.precision import wide
@@ -40,6 +42,17 @@ PHI = {
 }
 
 
+def compiled_for(*tensors: Tensor | None) -> Any:
+    """The module whose `max_pool` and `put` may be given these: in C on a CPU, in Triton on a card; or None."""
+    if serves(*tensors):
+        return compiled
+    if on_a_card.serves(*tensors):
+        from manualbp.kernels.cuda import pool as in_triton  # Triton takes a second to load
+
+        return in_triton
+    return None
+
+
 def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
     """The largest value of each window and its position, the first one of equals."""
     return T.max_pool2d(x, g.w_size, g.stride, g.padding, g.dilation, g.ceil_mode, return_indices=True)
@@ -47,8 +60,9 @@ def max_pool(x: Tensor, g: Geometry) -> tuple[Tensor, Tensor]:
 
 def max_pool_by_bytes(x: Tensor, g: Geometry, phi: str = "none") -> tuple[Tensor, Tensor]:
     """phi of the largest value of each window, and its byte."""
-    if serves(x):
-        return compiled.max_pool(x, g, phi)
+    kernels = compiled_for(x)
+    if kernels is not None:
+        return kernels.max_pool(x, g, phi)
     z, byte = _with_bytes(x, g)
     return PHI[phi][0](z), byte
 
@@ -170,8 +184,9 @@ def put(delta: Tensor, place: Tensor, places: Places, y: Tensor | None = None, p
 
     With phi, delta phi' told by y instead of delta.
     """
-    if places.windows is not None and place.dtype == torch.uint8 and serves(delta, y):
-        return compiled.put(delta, place, places.windows, y, phi)
+    kernels = compiled_for(delta, y) if places.windows is not None and place.dtype == torch.uint8 else None
+    if kernels is not None:
+        return kernels.put(delta, place, places.windows, y, phi)
     delta = PHI[phi][1](delta, y)
     (N, C), (H, W) = delta.shape[:2], places.x_size
     delta = laid_out(delta, maps_last(place))

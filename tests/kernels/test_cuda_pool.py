@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as T
 from torch import Tensor
 
+from manualbp import functional as F
+from manualbp.fuse.pool import activation_max_pool2d
+from manualbp.kernels import pool as kernels
 from manualbp.kernels.cuda import calls, pool
 from manualbp.kernels.geometry import Geometry, pooling
 from manualbp.kernels.layout import maps_last
@@ -124,6 +127,33 @@ def test_activation(phi: str, dtype: torch.dtype, device: str) -> None:
     z = torch.cat([z, -z, z.new_tensor([0.0, torch.inf, -torch.inf, torch.nan])]).to(dtype).view(1, 1, 1, -1)
     y, _ = pool.max_pool(z, pooling("test", z.shape, 1, 1, 0, 1, False), phi)
     close(y, PHI[phi](z.double()), 1e-4 if phi == "sigmoid" else 0.0)
+
+
+@pytest.mark.parametrize("phi", ["none", "tanh"])
+def test_the_functions_go_there(phi: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """max_pool2d, and with its activation fuse's, forward and backward; interpreted, the CPU is taken for a card."""
+    if device == "cpu":
+        monkeypatch.setattr(kernels, "serves", lambda *tensors: False)
+        monkeypatch.setattr(calls, "serves", lambda *tensors: not torch.is_grad_enabled())
+    ran = []
+    for name in ("max_pool", "put"):
+        monkeypatch.setattr(pool, name, noting(ran, name, getattr(pool, name)))
+    x = torch.randn(2, 3, 8, 9).to(device).requires_grad_()
+    y = F.max_pool2d(x, 2) if phi == "none" else activation_max_pool2d(x, phi, 2)
+    (dx,) = torch.autograd.grad(y.square().sum(), x)
+    expected = T.max_pool2d(PHI[phi](x), 2)
+    (own,) = torch.autograd.grad(expected.square().sum(), x)
+    close(y.detach(), expected.detach(), 1.0)
+    close(dx, own, 4.0)
+    assert ran == ["max_pool", "put"]
+
+
+def noting(ran: list[str], name: str, f: Any) -> Any:
+    def noted(*args: Any) -> Any:
+        ran.append(name)
+        return f(*args)
+
+    return noted
 
 
 def test_deterministic(device: str) -> None:

@@ -77,18 +77,13 @@ static float end_of(long kind, long how, float end) {
     store_one(kind, &held, 0, end);
     return load_one(kind, &held, 0);
 }
-#define OF_KIND(what)                                                                                                  \
-    if (kind == FLOAT) straight(FLOAT, what, how, low, high, t, bits, a, delta, dx, count);                            \
-    else if (kind == BFLOAT16) straight(BFLOAT16, what, how, low, high, t, bits, a, delta, dx, count);                 \
-    else straight(HALF, what, how, low, high, t, bits, a, delta, dx, count)
-
 /* PACK makes bits of t, MASK dx of delta and bits, SLOPE dx of delta and t */
 long bits_straight(long kind, long what, long how, float low, float high, const void *t, uint8_t *bits, float a,
                    const void *delta, void *dx, long count, long threads) {
     low = end_of(kind, how, low), high = end_of(kind, how, high);
 #pragma omp parallel num_threads(threads)
-    if (what == PACK) { OF_KIND(PACK); }
-    else if (what == MASK) { OF_KIND(MASK); }
-    else { OF_KIND(SLOPE); }
+    if (what == PACK) EACH_KIND(straight, PACK, how, low, high, t, bits, a, delta, dx, count);
+    else if (what == MASK) EACH_KIND(straight, MASK, how, low, high, t, bits, a, delta, dx, count);
+    else EACH_KIND(straight, SLOPE, how, low, high, t, bits, a, delta, dx, count);
     return 0;
 }

@@ -100,9 +100,7 @@ static double *sums_of(int kind, int phi, const void *x, const void *delta, maps
         range mine = range_of(n);
         double *own = sums + mine.me * 2 * n.table;
         float *in_block = in_blocks + mine.me * 2 * n.table;
-        if (kind == FLOAT) add_range(FLOAT, phi, x, delta, of, n, mine, own, in_block);
-        else if (kind == BFLOAT16) add_range(BFLOAT16, phi, x, delta, of, n, mine, own, in_block);
-        else add_range(HALF, phi, x, delta, of, n, mine, own, in_block);
+        EACH_KIND(add_range, phi, x, delta, of, n, mine, own, in_block);
     }
     for (long c = 0; c < C; c++) /* c is at most the first of its places */
         for (long which = 0; which < 2; which++) {
@@ -151,9 +149,7 @@ static long map_all(int kind, int phi, const void *x, const void *delta, maps of
 #pragma omp parallel num_threads(threads) firstprivate(of, n)
     {
         range mine = range_of(n);
-        if (kind == FLOAT) map_range(FLOAT, phi, x, delta, of, n, y, mine);
-        else if (kind == BFLOAT16) map_range(BFLOAT16, phi, x, delta, of, n, y, mine);
-        else map_range(HALF, phi, x, delta, of, n, y, mine);
+        EACH_KIND(map_range, phi, x, delta, of, n, y, mine);
     }
     return 0;
 }

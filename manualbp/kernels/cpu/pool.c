@@ -17,7 +17,7 @@
    of several pixels; else the last vector of a pixel begins earlier, so that it is whole. */
 #include <math.h>
 #include <omp.h>
-#include "vector.h"
+#include "activation.h"
 
 /* an axis of the image: its pixels, its windows, the taps of a window, and how these stand */
 typedef struct { long pixels, windows, taps, stride, pad, dilation; } axis;
@@ -25,7 +25,6 @@ typedef struct { long N, C; axis rows, columns; } geometry;
 typedef struct { long first, end; } range;
 
 enum { MAXIMUM, TAKE, MEAN, PUT, SPREAD };
-enum { IDENTITY, RELU, SIGMOID, TANH };
 enum { OF_TAPS, OF_PIXELS, GIVEN }; /* what m^2 counts */
 
 typedef uint8_t vb __attribute__((vector_size(V), aligned(1), may_alias));
@@ -55,30 +54,6 @@ INLINE v permuted(v a, vi lane) {
 #endif
 }
 
-/* exp x = 2^n (1 + m), m = exp r - 1, r = x - n ln 2, |r| <= ln 2 / 2: m is as exact as x where x is small */
-typedef struct { v power, m; } exponential;
-INLINE exponential exponential_of(v x) {
-    v shifted = x * 1.44269504f + 12582912, n = shifted - 12582912; /* rounded: 1.5 2^23 has no fraction */
-    v r = x - n * 0.693145752f - n * 1.42860677e-6f, m = all(1.0f / 5040);
-    m = m * r + 1.0f / 720, m = m * r + 1.0f / 120, m = m * r + 1.0f / 24, m = m * r + 1.0f / 6, m = m * r + 0.5f;
-    return (exponential){(v)(((vu)shifted + 127) << 23), m * r * r + r};
-}
-INLINE v sigmoid(v x) { /* 1 / (1 + exp -x): at -88.5 the power is 2^128, which is infinite, and from 87 on y is 1 */
-    exponential e = exponential_of(choose(x < -88.5f, all(88.5f), choose(x > 87, all(-87), -x)));
-    return 1 / (1 + e.power * (1 + e.m));
-}
-INLINE v hyperbolic_tangent(v x) { /* u / (u + 2), u = exp 2|x| - 1: from 10 on it is 1 */
-    vi sign = (vi)x & INT32_MIN;
-    v size = (v)((vi)x ^ sign);
-    exponential e = exponential_of(2 * choose(size > 10, all(10), size));
-    v u = e.power * e.m + (e.power - 1);
-    return (v)((vi)(u / (u + 2)) | sign);
-}
-INLINE v activated(long phi, v z) {
-    if (phi == SIGMOID) return sigmoid(z);
-    if (phi == TANH) return hyperbolic_tangent(z);
-    return phi == RELU ? choose(z < 0, (v){0}, z) : z;
-}
 /* delta phi'(z): what is infinite is not subtracted, and where ReLU is 0 so is this, whatever delta is */
 INLINE v sloped(long phi, v delta, v y) {
     if (phi == SIGMOID) return (y - y * y) * delta;
@@ -255,21 +230,15 @@ INLINE void of_pixels(int kind, int what, int few, int apart, geometry g, view w
 }
 
 /* f(kind, what, few, ...) of literals */
-#define OF_KIND(f, what, few, ...)                                                                                     \
-    if (kind == FLOAT) f(FLOAT, what, few, __VA_ARGS__);                                                               \
-    else if (kind == BFLOAT16) f(BFLOAT16, what, few, __VA_ARGS__);                                                    \
-    else f(HALF, what, few, __VA_ARGS__)
-#define OF_ALL(f, what, ...)                                                                                           \
-    if (g->C < V) { OF_KIND(f, what, 1, __VA_ARGS__); }                                                                \
-    else { OF_KIND(f, what, 0, __VA_ARGS__); }
+#define OF_ALL(f, what, ...) (g->C < V ? EACH_KIND(f, what, 1, __VA_ARGS__) : EACH_KIND(f, what, 0, __VA_ARGS__))
 
 /* MAXIMUM makes y and byte of x, TAKE y of x and byte, MEAN y of x */
 long pool_windows(long kind, long what, const geometry *g, const void *x, void *y, uint8_t *byte, long phi, long how,
                   long m, long threads) {
 #pragma omp parallel num_threads(threads)
-    if (what == MAXIMUM) { OF_ALL(of_windows, MAXIMUM, *g, x, y, byte, phi, how, m) }
-    else if (what == TAKE) { OF_ALL(of_windows, TAKE, *g, x, y, byte, phi, how, m) }
-    else { OF_ALL(of_windows, MEAN, *g, x, y, byte, phi, how, m) }
+    if (what == MAXIMUM) OF_ALL(of_windows, MAXIMUM, *g, x, y, byte, phi, how, m);
+    else if (what == TAKE) OF_ALL(of_windows, TAKE, *g, x, y, byte, phi, how, m);
+    else OF_ALL(of_windows, MEAN, *g, x, y, byte, phi, how, m);
     return 0;
 }
 /* PUT makes dx of delta and byte, and of y unless phi is the identity; SPREAD makes it of delta */
@@ -278,8 +247,8 @@ long pool_pixels(long kind, long what, const geometry *g, void *dx, const void *
     view w = look(scratch, g, what, how);
     int apart = w.R == 1 && depth(g->rows) == 1;
 #pragma omp parallel num_threads(threads)
-    if (what == PUT && apart) { OF_ALL(of_pixels, PUT, 1, *g, w, delta, byte, y, dx, phi, how, m) }
-    else if (what == PUT) { OF_ALL(of_pixels, PUT, 0, *g, w, delta, byte, y, dx, phi, how, m) }
-    else { OF_ALL(of_pixels, SPREAD, 0, *g, w, delta, byte, y, dx, phi, how, m) }
+    if (what == PUT && apart) OF_ALL(of_pixels, PUT, 1, *g, w, delta, byte, y, dx, phi, how, m);
+    else if (what == PUT) OF_ALL(of_pixels, PUT, 0, *g, w, delta, byte, y, dx, phi, how, m);
+    else OF_ALL(of_pixels, SPREAD, 0, *g, w, delta, byte, y, dx, phi, how, m);
     return 0;
 }

@@ -234,8 +234,6 @@ INLINE v windows_into(int kind, const Slide *x, const void *from, float *out, lo
     }
     return squares;
 }
-#define EACH_KIND(f, ...) (kind == FLOAT ? f(FLOAT, __VA_ARGS__) \
-                           : kind == BFLOAT16 ? f(BFLOAT16, __VA_ARGS__) : f(HALF, __VA_ARGS__))
 static v image_into(long kind, const void *x, const void *zeros, float *out, long t0, long T, const Triple *g) {
     if (!g->f.image) return EACH_KIND(windows_into, &g->x, x, out, t0, T, g);
     return EACH_KIND(tiles_into, g->f.image, g->f.E, &g->x, g->parts, x, zeros, out, t0, T, g->fx, g);
@@ -290,7 +288,6 @@ enum { ROWS = 3 };
 PRODUCT(over_maps, L, 1)
 PRODUCT(over_tiles, 1, L)
 
-INLINE long stored(int kind, void *p, long i, v a, long n) { store_some(kind, p, i, a, n); return 0; }
 /* The numbers by the c-th map of p x q taps, the part `part` of `count` kernels from w on, whose strides are s: a kernel a
    lane. Out of them, zeros beyond the kernel; and back. */
 INLINE v taps(int kind, const Triple *g, const void *w, const long *s, long part, long c, long count, float (*in)[V]) {
@@ -303,12 +300,11 @@ INLINE v taps(int kind, const Triple *g, const void *w, const long *s, long part
     for (long p = 0; p < g->p * g->q; p++) squares += load(in[p]) * load(in[p]);
     return squares;
 }
-INLINE long taps_back(int kind, const Triple *g, void *w, const long *s, long part, long c, long count, float (*out)[V]) {
+INLINE void taps_back(int kind, const Triple *g, void *w, const long *s, long part, long c, long count, float (*out)[V]) {
     long p0 = part / g->across * g->p, q0 = part % g->across * g->q, P = smaller(g->p, g->x.P - p0);
     long Q = smaller(g->q, g->x.Q - q0);
     for (long o = 0; o < count; o++) for (long p = 0; p < P; p++) for (long q = 0; q < Q; q++)
         store_one(kind, w, o * s[0] + c * s[1] + (p0 + p) * s[2] + (q0 + q) * s[3], out[p * g->q + q][o]);
-    return 0;
 }
 /* B w into [f, O / L, K, L], zeros behind the last map; the sum of squares */
 static v kernel_into(long kind, const void *w, const long *s, float *out, const Triple *g) {
@@ -351,9 +347,7 @@ static void correlate(long kind, const void *x, const void *w, const long *s, co
                 g->f.delta_back(from, g->fy, out);
                 for (long q = 0; q < m * m; q++) out[q] += load(shift + o);
                 long maps = smaller(V, g->O - o);
-                if (kind == FLOAT) scattered(FLOAT, m * m, to, o, maps, out);
-                else if (kind == BFLOAT16) scattered(BFLOAT16, m * m, to, o, maps, out);
-                else scattered(HALF, m * m, to, o, maps, out);
+                EACH_KIND(scattered, m * m, to, o, maps, out);
             }
         }
     }
@@ -373,7 +367,7 @@ static void sums_at_once(long kind, const float *xt, const float *dt, void *dw, 
             over_tiles(M, &p, dt + o * g->T * L + k, xt + c * g->T * L, sum);
             for (long m = 0; m < M; m++) for (long n = 0; n < L && c * L + n < g->K; n += V) {
                 long at = (o * L + k + m) * g->K + c * L + n, some = smaller(V, g->K - c * L - n);
-                EACH_KIND(stored, dw, at, load(sum + m * L + n), some);
+                EACH_KIND(store_some, dw, at, load(sum + m * L + n), some);
             }
         }
     }
@@ -503,9 +497,7 @@ long depthwise_kernel_gradient(long kind, const void *x, const void *delta, void
             long part = task % parts, c = task / parts * V, first = rows * part / parts, end = rows * (part + 1) / parts;
             float (*sums)[V] = (float (*)[V])(scratch + task * taps * V);
             memset(sums, 0, taps * V * 4);
-            if (kind == FLOAT) rows_of_maps(FLOAT, &g.x, &g, x, delta, first, end, c, sums);
-            else if (kind == BFLOAT16) rows_of_maps(BFLOAT16, &g.x, &g, x, delta, first, end, c, sums);
-            else rows_of_maps(HALF, &g.x, &g, x, delta, first, end, c, sums);
+            EACH_KIND(rows_of_maps, &g.x, &g, x, delta, first, end, c, sums);
         }
 #pragma omp for schedule(static)
         for (long c = 0; c < g.x.C; c++) for (long tap = 0; tap < taps; tap++) {

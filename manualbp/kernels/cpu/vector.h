@@ -23,6 +23,9 @@ typedef uint32_t vu __attribute__((vector_size(4 * V), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(2 * V), aligned(2), may_alias));
 
 enum { FLOAT, BFLOAT16, HALF };
+/* f of the literal that `kind` is, and of more */
+#define EACH_KIND(f, ...) (kind == FLOAT ? f(FLOAT, __VA_ARGS__) \
+                           : kind == BFLOAT16 ? f(BFLOAT16, __VA_ARGS__) : f(HALF, __VA_ARGS__))
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLLED _Pragma("GCC unroll 32")
 

@@ -19,6 +19,9 @@ PLAIN = (Tensor, nn.Parameter)
 # which dtypes. So far it was measured on none.
 FASTER: dict[tuple[int, int], tuple[torch.dtype, ...]] = {}
 
+# Batch norm's activations.
+PHI = ("", "relu")
+
 # From this offset on, offsets take 64 bits; a block may reach a bit beyond the last number.
 FAR = 2**30
 
@@ -43,11 +46,11 @@ def serves(*tensors: Tensor | None) -> bool:
 
     What follows the operations is given PyTorch's own: torch.compile makes kernels of them itself.
     """
-    if followed() or recorded() or in_a_dispatch_mode() or torch.is_grad_enabled():
-        return False
     some = [t for t in tensors if t is not None]
+    if not some[0].is_cuda or followed() or recorded() or in_a_dispatch_mode() or torch.is_grad_enabled():
+        return False
     dtype, device = some[0].dtype, some[0].device
-    if device.type != "cuda" or dtype not in DTYPES:
+    if dtype not in DTYPES:
         return False
     for t in some:
         if type(t) not in PLAIN or (t.dtype, t.device) != (dtype, device) or t.is_neg() or t._is_zerotensor():
