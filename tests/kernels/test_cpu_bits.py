@@ -176,8 +176,8 @@ def test_operators_say_what_they_make(last: bool) -> None:
     x = LAYOUTS["channels_last" if last else "in order"](numbers((2, 5, 3, 3), torch.float32))
     packed = compiled.bits_of(x, last, compiled.BETWEEN, 0.0, NAN)
     for operator, args in [
-        (compiled._bits_of_seen, (x, last, compiled.NOT_CLAMPED, 0.0, 1.0)),
-        (compiled._masked_seen, (x, packed, last, 0.5)),
-        (compiled._sloped_seen, (x, x, last, compiled.OUTSIDE, 0.0, 0.0, 0.0)),
+        (torch.ops.manualbp.bits_of, (x, last, compiled.NOT_CLAMPED, 0.0, 1.0)),
+        (torch.ops.manualbp.masked, (x, packed, last, 0.5)),
+        (torch.ops.manualbp.sloped, (x, x, last, compiled.OUTSIDE, 0.0, 0.0, 0.0)),
     ]:
         torch.library.opcheck(operator, args, test_utils=["test_schema", "test_faketensor"])

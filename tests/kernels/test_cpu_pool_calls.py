@@ -76,12 +76,12 @@ def test_operators_say_what_they_make(layout: str) -> None:
     x, last, numbers = LAYOUTS[layout](image((2, 5, 9, 8), torch.float32)), layout == "maps last", compiled._numbers(g)
     y, byte = compiled.max_pool(x, g, "tanh")
     operators: list[tuple[Any, tuple[Any, ...]]] = [
-        (compiled._max_pool_seen, (x, compiled.PHI["tanh"], numbers, last)),
-        (compiled._take_seen, (x, byte, numbers, last)),
-        (compiled._put_seen, (y, byte, y, compiled.PHI["tanh"], numbers, last)),
-        (compiled._put_seen, (y, byte, None, 0, numbers, last)),
-        (compiled._mean_seen, (x, compiled.OF_PIXELS, 1, numbers, last)),
-        (compiled._spread_seen, (y, compiled.GIVEN, 7, numbers, last)),
+        (torch.ops.manualbp.max_pool, (x, compiled.PHI["tanh"], numbers, last)),
+        (torch.ops.manualbp.take, (x, byte, numbers, last)),
+        (torch.ops.manualbp.put, (y, byte, y, compiled.PHI["tanh"], numbers, last)),
+        (torch.ops.manualbp.put, (y, byte, None, 0, numbers, last)),
+        (torch.ops.manualbp.window_mean, (x, compiled.OF_PIXELS, 1, numbers, last)),
+        (torch.ops.manualbp.window_spread, (y, compiled.GIVEN, 7, numbers, last)),
     ]
     for operator, args in operators:
         torch.library.opcheck(operator, args, test_utils=n)

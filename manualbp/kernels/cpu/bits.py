@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.kernels.cpu.calls import KIND, call, seen, threads_for
+from manualbp.kernels.cpu.calls import KIND, call, operator, threads_for
 from manualbp.kernels.layout import CHANNELS_LAST
 
 # What bits.c calls what it makes, and the comparisons; an end that is no number is none.
@@ -22,34 +22,25 @@ def in_order(t: Tensor, last: bool) -> bool:
     return t.is_contiguous(memory_format=_order(t, last))
 
 
+@operator("bits_of", lambda t, last, how, low, high: _bits_like(t))
 def bits_of(t: Tensor, last: bool, how: int, low: float, high: float) -> Tensor:
     """The bits of a comparison with the ends."""
-    return (_bits_of_seen if seen() else _bits_of)(t, last, how, low, high)
-
-
-def masked(delta: Tensor, bits: Tensor, last: bool, off: float) -> Tensor:
-    """delta where the bit is 1, else off delta, which is 0 where off is 0."""
-    return (_masked_seen if seen() else _masked)(delta, bits, last, off)
-
-
-def sloped(delta: Tensor, t: Tensor, last: bool, how: int, low: float, high: float, off: float) -> Tensor:
-    """The same where t itself is there to compare, `in_order`; dx lies as t does."""
-    return (_sloped_seen if seen() else _sloped)(delta, t, last, how, low, high, off)
-
-
-def _bits_of(t: Tensor, last: bool, how: int, low: float, high: float) -> Tensor:
     bits = _bits_like(t)
     _straight(PACK, how, low, high, _ordered(t, last), bits, 0.0, None, None)
     return bits
 
 
-def _masked(delta: Tensor, bits: Tensor, last: bool, off: float) -> Tensor:
+@operator("masked", lambda delta, bits, last, off: _like(delta, last))
+def masked(delta: Tensor, bits: Tensor, last: bool, off: float) -> Tensor:
+    """delta where the bit is 1, else off delta, which is 0 where off is 0."""
     dx = _like(delta, last)
     _straight(MASK, NOT_CLAMPED, 0.0, 0.0, None, bits, off, _ordered(delta, last), dx)
     return dx
 
 
-def _sloped(delta: Tensor, t: Tensor, last: bool, how: int, low: float, high: float, off: float) -> Tensor:
+@operator("sloped", lambda delta, t, last, how, low, high, off: torch.empty_like(t))
+def sloped(delta: Tensor, t: Tensor, last: bool, how: int, low: float, high: float, off: float) -> Tensor:
+    """The same where t itself is there to compare, `in_order`; dx lies as t does."""
     t = _ordered(t, last)
     dx = torch.empty_like(t)
     _straight(SLOPE, how, low, high, t, None, off, _ordered(delta, last), dx)
@@ -75,11 +66,3 @@ def _like(t: Tensor, last: bool) -> Tensor:
 
 def _bits_like(t: Tensor) -> Tensor:
     return t.new_empty((t.numel() + 7) // 8, dtype=torch.uint8)
-
-
-_bits_of_seen = torch.library.custom_op("manualbp::bits_of", _bits_of, mutates_args=())
-_bits_of_seen.register_fake(lambda t, last, how, low, high: _bits_like(t))
-_masked_seen = torch.library.custom_op("manualbp::masked", _masked, mutates_args=())
-_masked_seen.register_fake(lambda delta, bits, last, off: _like(delta, last))
-_sloped_seen = torch.library.custom_op("manualbp::sloped", _sloped, mutates_args=())
-_sloped_seen.register_fake(lambda delta, t, last, how, low, high, off: torch.empty_like(t))

@@ -1,6 +1,9 @@
 """How the C kernels are called: for which tensors, and with what."""
 
 import ctypes
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,9 @@ KIND = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 PLAIN = (Tensor, nn.Parameter)
 # Fewer numbers are for one thread, as in PyTorch: to wake others takes as long.
 FEW = 2**15
+
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made")
 
 
 @torch.compiler.assume_constant_result
@@ -43,6 +49,28 @@ def serves(*tensors: Tensor | None) -> bool:
 def seen() -> bool:
     """Whether somebody looks at each operation, so that a kernel must be an operator of PyTorch's."""
     return torch.compiler.is_compiling() or in_a_dispatch_mode()
+
+
+def operator(
+    name: str, like: Callable[..., Any], changed: tuple[str, ...] = ()
+) -> Callable[[Callable[Arguments, Made]], Callable[Arguments, Made]]:
+    """What decorates a kernel's function: where each operation is looked at it is PyTorch's operator manualbp::name.
+
+    like: makes room for the results, of the same arguments. changed: the arguments that the function changes. Other
+    calls go past PyTorch's dispatcher, which takes longer than some kernels.
+    """
+
+    def decorated(f: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+        op = torch.library.custom_op(f"manualbp::{name}", f, mutates_args=changed)
+        op.register_fake(like)
+
+        @wraps(f)
+        def chosen(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Made:
+            return (op if seen() else f)(*args, **kwargs)
+
+        return chosen
+
+    return decorated
 
 
 def call(name: str, *args: Tensor | int | float | None) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from manualbp.kernels.cpu import calls
 from manualbp.kernels.cpu.build import scratch
-from manualbp.kernels.cpu.calls import KIND, call, seen, threads_for
+from manualbp.kernels.cpu.calls import KIND, call, operator, threads_for
 from manualbp.kernels.layout import CHANNELS_LAST
 
 # What activation.h calls the activations that it has.
@@ -30,11 +30,15 @@ def serves(x: Tensor, *of_maps: Tensor | None, delta: Tensor | None = None) -> b
     return x.is_contiguous() or (x.ndim in CHANNELS_LAST and x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim]))
 
 
+@operator("norm_affine", lambda x, s, t, phi="": torch.empty_like(x))
 def affine(x: Tensor, s: Tensor, t: Tensor | None, phi: str = "") -> Tensor:
     """phi(s x + t), map by map."""
-    return (_affine_seen if seen() else _affine)(x, s, t, PHI[phi])
+    line, y = _together(s, t), torch.empty_like(x)
+    call("norm_affine", KIND[x.dtype], PHI[phi], x, *_sizes(x), *line, y, *_memory(x))
+    return y
 
 
+@operator("norm_forward", lambda x, *others: _forward_like(x), changed=("mean", "var"))
 def forward(
     x: Tensor,
     w: Tensor | None,
@@ -46,9 +50,13 @@ def forward(
     phi: str = "",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mu, r) with y = phi((x - mu) r w + b); mean and var: running, updated in place."""
-    return (_forward_seen if seen() else _forward)(x, w, b, mean, var, momentum, eps, PHI[phi])
+    of_maps, (y, mu, r) = (*_together(w, b), mean, var), _forward_like(x)
+    how = float(eps), float(momentum)
+    call("norm_forward", KIND[x.dtype], PHI[phi], x, *_sizes(x), *how, *of_maps, y, mu, r, *_memory(x))
+    return y, mu, r
 
 
+@operator("norm_backward", lambda delta, x, w, b, mu, r, by_mu, by_r, x_needed, phi="": _backward_like(x, x_needed))
 def backward(
     delta: Tensor,
     x: Tensor,
@@ -62,48 +70,11 @@ def backward(
     phi: str = "",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dx, dw, db), by dL/dmu and dL/dr as well; dx is empty where it is not needed."""
-    return (_backward_seen if seen() else _backward)(delta, x, w, b, mu, r, by_mu, by_r, x_needed, PHI[phi])
-
-
-def _affine(x: Tensor, s: Tensor, t: Tensor | None, phi: int) -> Tensor:
-    line, y = _together(s, t), torch.empty_like(x)
-    call("norm_affine", KIND[x.dtype], phi, x, *_sizes(x), *line, y, *_memory(x))
-    return y
-
-
-def _forward(
-    x: Tensor,
-    w: Tensor | None,
-    b: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    momentum: float,
-    eps: float,
-    phi: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    of_maps, (y, mu, r) = (*_together(w, b), mean, var), _forward_like(x)
-    how = float(eps), float(momentum)
-    call("norm_forward", KIND[x.dtype], phi, x, *_sizes(x), *how, *of_maps, y, mu, r, *_memory(x))
-    return y, mu, r
-
-
-def _backward(
-    delta: Tensor,
-    x: Tensor,
-    w: Tensor | None,
-    b: Tensor | None,
-    mu: Tensor,
-    r: Tensor,
-    by_mu: Tensor | None,
-    by_r: Tensor | None,
-    x_needed: bool,
-    phi: int,
-) -> tuple[Tensor, Tensor, Tensor]:
     of_maps = _together(w, b, mu, r, by_mu, by_r)
     delta = delta.contiguous() if x.is_contiguous() else delta.contiguous(memory_format=CHANNELS_LAST[x.ndim])
     dx, dw, db = _backward_like(x, x_needed)
     into = dx if x_needed else None
-    call("norm_backward", KIND[x.dtype], phi, x, delta, *_sizes(x), *of_maps, into, dw, db, *_memory(x))
+    call("norm_backward", KIND[x.dtype], PHI[phi], x, delta, *_sizes(x), *of_maps, into, dw, db, *_memory(x))
     return dx, dw, db
 
 
@@ -140,11 +111,3 @@ def _memory(x: Tensor) -> tuple[int, int]:
 @cache
 def _bytes(C: int, P: int, count: int) -> int:
     return call("norm_memory", C, P, count)
-
-
-_affine_seen = torch.library.custom_op("manualbp::norm_affine", _affine, mutates_args=())
-_affine_seen.register_fake(lambda x, s, t, phi: torch.empty_like(x))
-_forward_seen = torch.library.custom_op("manualbp::norm_forward", _forward, mutates_args=("mean", "var"))
-_forward_seen.register_fake(lambda x, *others: _forward_like(x))
-_backward_seen = torch.library.custom_op("manualbp::norm_backward", _backward, mutates_args=())
-_backward_seen.register_fake(lambda delta, x, w, b, mu, r, by_mu, by_r, x_needed, phi: _backward_like(x, x_needed))

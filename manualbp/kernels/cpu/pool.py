@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manualbp.kernels.cpu.build import scratch
-from manualbp.kernels.cpu.calls import KIND, call, seen, threads_for
+from manualbp.kernels.cpu.calls import KIND, call, operator, threads_for
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.layout import maps_last
 
@@ -23,53 +23,58 @@ OF_TAPS, OF_PIXELS, GIVEN = range(3)
 
 def max_pool(x: Tensor, g: Geometry, phi: str = "none") -> tuple[Tensor, Tensor]:
     """phi of the largest value of each window, of 256 pixels at most, and its byte."""
-    return (_max_pool_seen if seen() else _max_pool)(x, PHI[phi], _numbers(g), maps_last(x))
+    return _max_pool(x, PHI[phi], _numbers(g), maps_last(x))
 
 
 def take(x: Tensor, byte: Tensor, g: Geometry) -> Tensor:
     """y[n,c,i,j] = x[n,c] at the pixel that byte[n,c,i,j] tells."""
-    return (_take_seen if seen() else _take)(x, byte, _numbers(g), maps_last(byte))
+    return _take(x, byte, _numbers(g), maps_last(byte))
 
 
 def put(delta: Tensor, byte: Tensor, g: Geometry, y: Tensor | None = None, phi: str = "none") -> Tensor:
     """delta phi'(z) added at the pixels that the bytes tell, phi' told by y."""
-    return (_put_seen if seen() else _put)(delta, byte, y, PHI[phi], _numbers(g), maps_last(byte))
+    return _put(delta, byte, y, PHI[phi], _numbers(g), maps_last(byte))
 
 
 def window_mean(x: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
     """The sum over each window divided by m^2, by the pixels that count, or by the override."""
-    return (_mean_seen if seen() else _mean)(x, *_divisor(count_include_pad, override), _numbers(g), maps_last(x))
+    return _mean(x, *_divisor(count_include_pad, override), _numbers(g), maps_last(x))
 
 
 def window_spread(delta: Tensor, g: Geometry, count_include_pad: bool, override: int | None) -> Tensor:
     """Each delta, divided as in `window_mean`, added to every pixel of its window."""
-    return (_spread_seen if seen() else _spread)(delta, *_divisor(count_include_pad, override), _numbers(g), g.last)
+    return _spread(delta, *_divisor(count_include_pad, override), _numbers(g), g.last)
 
 
+@operator("max_pool", lambda x, phi, g, last: _max_pool_like(x, g, last))
 def _max_pool(x: Tensor, phi: int, g: list[int], last: bool) -> tuple[Tensor, Tensor]:
-    y, byte = _max_pool_like(x, phi, g, last)
+    y, byte = _max_pool_like(x, g, last)
     _of_windows(MAXIMUM, g, last, x, y, byte, phi)
     return y, byte
 
 
+@operator("take", lambda x, byte, g, last: _windows(x, g, last))
 def _take(x: Tensor, byte: Tensor, g: list[int], last: bool) -> Tensor:
     y = _windows(x, g, last)
     _of_windows(TAKE, g, last, x, y, byte.contiguous(memory_format=_order(last)))
     return y
 
 
+@operator("put", lambda delta, byte, y, phi, g, last: _image(delta, g, last))
 def _put(delta: Tensor, byte: Tensor, y: Tensor | None, phi: int, g: list[int], last: bool) -> Tensor:
     dx = _image(delta, g, last)
     _of_pixels(PUT, g, last, dx, delta, byte, y, phi)
     return dx
 
 
+@operator("window_mean", lambda x, how, m, g, last: _windows(x, g, last))
 def _mean(x: Tensor, how: int, m: int, g: list[int], last: bool) -> Tensor:
     y = _windows(x, g, last)
     _of_windows(MEAN, g, last, x, y, None, 0, how, m)
     return y
 
 
+@operator("window_spread", lambda delta, how, m, g, last: _image(delta, g, last))
 def _spread(delta: Tensor, how: int, m: int, g: list[int], last: bool) -> Tensor:
     dx = _image(delta, g, last)
     _of_pixels(SPREAD, g, last, dx, delta, None, None, 0, how, m)
@@ -137,17 +142,5 @@ def _windows(x: Tensor, g: list[int], last: bool) -> Tensor:
     return _room(x, g[1::6], last, x.dtype)
 
 
-def _max_pool_like(x: Tensor, phi: int, g: list[int], last: bool) -> tuple[Tensor, Tensor]:
+def _max_pool_like(x: Tensor, g: list[int], last: bool) -> tuple[Tensor, Tensor]:
     return _windows(x, g, last), _room(x, g[1::6], last, torch.uint8)
-
-
-_max_pool_seen = torch.library.custom_op("manualbp::max_pool", _max_pool, mutates_args=())
-_max_pool_seen.register_fake(_max_pool_like)
-_take_seen = torch.library.custom_op("manualbp::take", _take, mutates_args=())
-_take_seen.register_fake(lambda x, byte, g, last: _windows(x, g, last))
-_put_seen = torch.library.custom_op("manualbp::put", _put, mutates_args=())
-_put_seen.register_fake(lambda delta, byte, y, phi, g, last: _image(delta, g, last))
-_mean_seen = torch.library.custom_op("manualbp::window_mean", _mean, mutates_args=())
-_mean_seen.register_fake(lambda x, how, m, g, last: _windows(x, g, last))
-_spread_seen = torch.library.custom_op("manualbp::window_spread", _spread, mutates_args=())
-_spread_seen.register_fake(lambda delta, how, m, g, last: _image(delta, g, last))
