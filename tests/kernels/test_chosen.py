@@ -8,7 +8,7 @@ from torch import Tensor
 
 import manualbp
 from manualbp import functional as F
-from manualbp.kernels.cpu import build, calls, triple
+from manualbp.kernels.cpu import build, calls, direct, triple
 
 SHAPES = [  # input, weight, settings
     ((8, 64, 32, 32), (64, 64, 3, 3), {"padding": 1}),
@@ -27,19 +27,18 @@ needed = pytest.mark.skipif(not calls.built(), reason="there are no compiled ker
 @pytest.mark.parametrize(("x", "w", "settings"), SHAPES, ids=str)
 def test_convolution(x: tuple, w: tuple, settings: dict, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: dict[str, str] = dict.fromkeys(("correlate", "full_convolve", "kernel_gradient"), "torch")
-    names = {4: "winograd, 4 x 4", 2: "winograd, 2 x 2", 1: "direct"}
+    names = {4: "winograd, 4 x 4", 2: "winograd, 2 x 2"}
 
     def noting(face: str, f: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def noted(*args: object) -> Tensor:
-            ran[face] = names[args[-1]] if isinstance(args[-1], int) else "depthwise"
+            ran[face] = names[args[-1]] if isinstance(args[-1], int) else "direct"
             return f(*args)
 
         return noted
 
     for face in ran:
         monkeypatch.setattr(triple, face, noting(face, getattr(triple, face)))
-    depthwise = noting("kernel_gradient", triple.depthwise_kernel_gradient)
-    monkeypatch.setattr(triple, "depthwise_kernel_gradient", depthwise)
+    monkeypatch.setattr(direct, "kernel_gradient", noting("kernel_gradient", direct.kernel_gradient))
     image = torch.randn(x, dtype=dtype, requires_grad=True)
     kernel = torch.randn(w, dtype=dtype, requires_grad=True)
     F.conv2d(image, kernel, **settings).sum().backward()

@@ -1,4 +1,4 @@
-"""The triple in C, direct and decomposed, beside the sums in float64 that it stands for, and PyTorch's own float32."""
+"""The triple in C by fewer products, beside the sums in float64 that it stands for, and PyTorch's own float32."""
 
 import math
 import random
@@ -201,81 +201,6 @@ def test_operators(name: str) -> None:
     tensors = {"correlate": (x, w, b), "full_convolve": (delta, w, None), "kernel_gradient": (x, delta)}[name]
     tests = ["test_schema", "test_faketensor"]
     torch.library.opcheck(getattr(torch.ops.manualbp, name), (*tensors, *numbers), test_utils=tests)
-
-
-# N, C, O, size, kernel, stride, padding, dilation
-DIRECTLY = [
-    *[
-        (2, 3, 32, (12, 13), (5, 5), 1, 2, 1),
-        (1, 3, 64, (9, 8), (3, 3), 1, 1, 1),
-        (3, 64, 40, (11, 9), (3, 3), 2, 1, 1),
-    ],
-    *[
-        (2, 33, 16, (8, 9), (1, 1), 1, 0, 1),
-        (2, 16, 33, (8, 9), (1, 1), 2, 0, 1),
-        (1, 3, 64, (23, 20), (7, 7), 2, 3, 1),
-    ],
-    *[
-        (2, 1, 6, (13, 11), (9, 9), 1, 0, 1),
-        (1, 5, 1, (7, 30), (2, 3), (3, 2), (2, 0), (1, 2)),
-        (2, 24, 6, (9, 9), (3, 2), 1, (0, 2), 3),
-    ],
-    *[
-        (1, 1, 1, (1, 1), (1, 1), 1, 0, 1),
-        (1, 3, 2, (2, 2), (5, 3), 1, (4, 3), 1),
-        (1, 2, 3, (1, 40), (1, 7), (1, 3), (0, 7), (1, 2)),
-    ],
-]
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", DIRECTLY, ids=str)
-def test_direct_kernel_gradient(shape: tuple, dtype: torch.dtype) -> None:
-    N, C, O, size, kernel, *steps = shape
-    x = images(N, C, *size, seed=0, dtype=dtype)
-    g = convolution("test", x.shape, (O, C, *kernel), *steps, 1).of(x)
-    delta = images(N, O, *g.y_size, seed=2, dtype=dtype)
-    true = conv_primitives.kernel_gradient(x.double(), delta.double(), g)
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        dw = triple.kernel_gradient(x, delta, g, 1)
-        assert dw is not None
-        assert dw.shape == true.shape
-        assert largest(dw, true) < max(2e-6, 1.5 * torch.finfo(dtype).eps)
-    torch.set_num_threads(1)
-
-
-@pytest.mark.parametrize("number", [math.nan, math.inf, 1e30])
-@pytest.mark.parametrize("padding", [0, 1])
-def test_directly_a_number_reaches_what_sees_it(number: float, padding: int) -> None:
-    """With padding the kernel refuses what is no number: the zeros around the image would meet it."""
-    x, w = odd(images(2, 3, 9, 9, seed=0), number, 0, 1, 0, 4), images(8, 3, 3, 3, seed=1)
-    g = convolution("test", x.shape, w.shape, 1, padding, 1, 1).of(x)
-    delta = images(2, 8, *g.y_size, seed=2)
-    dw = triple.kernel_gradient(x, delta, g, 1)
-    assert (dw is None) == (padding == 1)
-    assert torch.equal(
-        conv.kernel_gradient(x, delta, g).isfinite(), conv_primitives.kernel_gradient(x, delta, g).isfinite()
-    )
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("C", [1, 3, 16, 40])
-@pytest.mark.parametrize("steps", [(1, 1, 1), (2, 1, 1), (1, (2, 0), (1, 3)), ((3, 1), 3, 2)], ids=str)
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 2)])
-def test_depthwise_kernel_gradient(C: int, steps: tuple, kernel: tuple, dtype: torch.dtype) -> None:
-    x, w = images(3, C, 9, 10, seed=0, dtype=dtype), images(C, 1, *kernel, seed=1, dtype=dtype)
-    g = convolution("test", x.shape, w.shape, *steps, C).of(x)
-    delta = images(3, C, *g.y_size, seed=2, dtype=dtype)
-    x, delta = (odd(t, math.nan, 0, 0, 0, 2) if dtype == torch.float32 else t for t in (x, delta))
-    exact = conv_primitives.kernel_gradient(x.double(), delta.double(), g)
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        dw = triple.depthwise_kernel_gradient(x, delta, g)
-        assert torch.equal(dw.isnan(), exact.isnan())
-        difference = (dw.double() - exact).nan_to_num().abs().max() / exact.nan_to_num().abs().max().clamp(min=1)
-        assert difference < max(2e-6, torch.finfo(dtype).eps)
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from manualbp.kernels import conv_primitives as primitives
-from manualbp.kernels.cpu import calls, choice, triple
+from manualbp.kernels.cpu import calls, choice, direct, triple
 from manualbp.kernels.cpu.calls import images_last, seen
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.layout import laid_out
@@ -64,8 +64,8 @@ def _full_convolve(delta: Tensor, w: Tensor, b: Tensor | None, g: Geometry) -> T
 def _kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     kernel = _chosen(KERNEL_GRADIENT, x.dtype, g, x.shape[0], x.shape[1], delta.shape[1])
     images = laid_out(x, True), laid_out(delta, True), g
-    if kernel == choice.DEPTHWISE:
-        dw = triple.depthwise_kernel_gradient(*images)
+    if kernel == choice.DIRECT:
+        dw = direct.kernel_gradient(*images)
     else:
         dw = triple.kernel_gradient(*images, choice.TILE[kernel])
     return _ordered(primitives.kernel_gradient(x, delta, g) if dw is None else dw, g, made=dw is not None)

@@ -18,12 +18,9 @@
    A larger kernel is the sum of kernels of 3 x 3, each slid over x three pixels on: the bracket of y is summed over them
    as over the maps, so that there are C maps for each, and dw is theirs side by side.
 
-   The direct triple, the kernel gradient of every other shape, is the trivial decomposition: a tile is one output, A x
-   the P Q C numbers of its window, C delta is delta. Only how tiles are read and kernels written differs.
-
    Shapes: x [N, H, W, C], y and delta [N, I, J, O], w and dw of any strides. Scratch: A x [f, K / L, T, L], B w [f,
-   O / L, K, L], C^T's argument and C delta [f, O / L, T, L], K = C, of the direct triple P Q C, times the small kernels; T
-   tiles at a time, which stay in the cache.
+   O / L, K, L], C^T's argument and C delta [f, O / L, T, L], K = C times the small kernels; T tiles at a time, which stay in the
+   cache.
    Sources: Winograd 1980; Lavin and Gray 2016, sec. 4. */
 #include <omp.h>
 #include "vector.h"
@@ -127,32 +124,29 @@ BACK(delta4_2_back, DELTA, 4, 2)
 BACK(kernel6_3_back, KERNEL, 6, 3)
 BACK(kernel6_5_back, KERNEL, 6, 5)
 BACK(kernel4_3_back, KERNEL, 4, 3)
-/* m outputs a tile, r taps, E products an axis, F in all; A, B, C, B^T and C^T of both axes, or none: the direct triple */
+/* m outputs a tile, r taps, E products an axis, F in all; A, B, C, B^T and C^T of both axes */
 typedef struct { long m, r, E, F; Into *image, *kernel, *delta; Back *kernel_back, *delta_back; } Form;
 static const Form FORMS[] = {
     {4, 3, 6, 36, image6, kernel6_3, delta6_4, kernel6_3_back, delta6_4_back},
     {2, 5, 6, 36, image6, kernel6_5, delta6_2, kernel6_5_back, delta6_2_back},
-    {2, 3, 4, 16, image4, kernel4_3, delta4_2, kernel4_3_back, delta4_2_back},
-    {1, 0, 1, 1, 0, 0, 0, 0, 0}};
-enum { DIRECT = 3, TAPS = 128 };
+    {2, 3, 4, 16, image4, kernel4_3, delta4_2, kernel4_3_back, delta4_2_back}};
 
-/* images [N, H, W, C] and what slides over them: P x Q taps, s and t pixels on, d and e apart, `top` and `left` outside */
-typedef struct { long H, W, C, P, Q, s, t, d, e, top, left; } Slide;
-/* T tiles at a time of `total`, rows x columns an image. The kernel is the sum of kernels of p x q taps, `across` in a row
-   and `parts` in all, which are zero beyond it; each has `maps` numbers of x a tile, K all of them. Panels; from f to f + 1,
-   and between the numbers of one kernel. */
-typedef struct { long N; Slide x; long I, J, O, T, rows, columns, total, p, q, across, parts, maps, K, KL, OL, fx, fy, fw, step;
-                 Form f; } Triple;
-/* as a caller has it: N, then x, then I, J, O, T, and the number of the form */
+/* N images of x, H x W pixels of C maps; kernels of P x Q taps, which begin `top` rows and `left` pixels outside; O maps of
+   I x J outputs. T tiles at a time of `total`, rows x columns an image. The kernel is the sum of `parts` of r x r taps, `across`
+   in a row, which are zero beyond it; each sees `maps` numbers of x a tile, all see K. Panels of these and of O; and from f
+   to f + 1 of A x, of C delta, of B w. */
+typedef struct {
+    long N, H, W, C, P, Q, top, left, I, J, O, T, rows, columns, total, across, parts, maps, K, KL, OL, fx, fy, fw;
+    Form f;
+} Triple;
+/* as a caller has it: the first twelve of these, and the number of the form */
 static Triple triple_of(const long *n) {
-    Triple g = {.N = n[0], .x = {n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11]}, .I = n[12], .J = n[13],
-                .O = n[14], .T = n[15], .f = FORMS[n[16]]};
+    Triple g = {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], .f = FORMS[n[12]]};
     g.rows = ceil_div(g.I, g.f.m), g.columns = ceil_div(g.J, g.f.m), g.total = g.N * g.rows * g.columns;
-    g.p = g.f.r ? g.f.r : g.x.P, g.q = g.f.r ? g.f.r : g.x.Q, g.across = ceil_div(g.x.Q, g.q);
-    g.parts = ceil_div(g.x.P, g.p) * g.across, g.maps = g.parts > 1 ? ceil_div(g.x.C, V) * V : g.x.C;
-    g.K = g.f.r ? g.parts * g.maps : g.x.P * g.x.Q * g.x.C, g.KL = ceil_div(g.K, L), g.OL = ceil_div(g.O, L);
+    g.across = ceil_div(g.Q, g.f.r), g.parts = ceil_div(g.P, g.f.r) * g.across;
+    g.maps = g.parts > 1 ? ceil_div(g.C, V) * V : g.C, g.K = g.parts * g.maps;
+    g.KL = ceil_div(g.K, L), g.OL = ceil_div(g.O, L);
     g.fx = g.KL * g.T * L + L, g.fy = g.OL * g.T * L + L, g.fw = g.OL * g.K * L + L;  /* + L: not in one set of a cache */
-    g.step = g.f.r ? g.fw : g.x.C * L;
     return g;
 }
 /* the n x n pixels of [N, H, W, C] whose first is (h, k) of an image; what is beside it is `outside` */
@@ -175,79 +169,33 @@ INLINE void scattered(int kind, long count, const char **p, long c, long maps, c
     if (maps == V) for (long q = 0; q < count; q++) store_as(kind, (void *)p[q], c, out[q]);
     else for (long q = 0; q < count; q++) store_some(kind, (void *)p[q], c, out[q], maps);
 }
-/* Squared A x, or C delta, of tiles t0 .. t0 + T, their pixels n x n, every m-th, into [f, K / L, g->T, L]: of x the maps
-   under each of the kernels that are summed. */
-INLINE v tiles_into(int kind, Into *transform, long n, const Slide *x, long parts, const void *from, const void *zeros,
-                    float *out, long t0, long T, long step, const Triple *g) {
+/* A x or C delta, by `transform`, of tiles t0 .. t0 + T, their pixels n x n, every m-th, into [f, K / L, g->T, L]: of x [N, H,
+   W, C] under each of `parts` kernels that are summed. The sum of the squares of x. */
+INLINE v tiles_into(int kind, Into *transform, long n, const void *x, long H, long W, long C, long top, long left, long parts,
+                    const void *zeros, float *out, long t0, long T, long step, const Triple *g) {
     v squares = {0};
     for (long t = 0; t < T; t++) for (long part = 0; part < parts; part++) {
         long image = (t0 + t) / (g->rows * g->columns), i = (t0 + t) / g->columns % g->rows, j = (t0 + t) % g->columns;
-        long h = i * g->f.m - x->top + part / g->across * g->p, k = j * g->f.m - x->left + part % g->across * g->q;
         const char *p[36];
         v in[36];
-        pixels(kind, n, p, from, zeros, image, h, k, x->H, x->W, x->C);
-        for (long c = 0, at = part * g->maps; c < x->C; c += V, at += V) {
-            squares += gathered(kind, n * n, p, c, smaller(V, x->C - c), in);
+        pixels(kind, n, p, x, zeros, image, i * g->f.m - top + part / g->across * g->f.r,
+               j * g->f.m - left + part % g->across * g->f.r, H, W, C);
+        for (long c = 0, at = part * g->maps; c < C; c += V, at += V) {
+            squares += gathered(kind, n * n, p, c, smaller(V, C - c), in);
             transform(in, out + (at / L * g->T + t) * L + at % L, step);
         }
     }
     return squares;
 }
-/* n numbers, or zeros, to the places k .. k + n of each of `count` windows, which are `step` numbers apart in memory */
-INLINE v put(int kind, const void *from, long at, long step, float *out, long room, long k, long n, long count) {
-    v squares = {0};
-    for (long some; n > 0; k += some, at += some, n -= some) {
-        float *to = out + k / L * room * L + k % L;
-        some = smaller(n, smaller(V, L - k % L));
-        for (long t = 0; t < count; t++, to += L) {
-            v a = from ? load_some(kind, from, at + t * step, some) : (v){0};
-            store_some(FLOAT, to, 0, a, some);
-            squares += a * a;
-        }
-    }
-    return squares;
-}
-/* The windows of the outputs t0 .. t0 + T into [P Q C / L, g->T, L]: of those in a row, one tap after the other, or all
-   taps of a row of the kernel at once, if they are neighbours. */
-INLINE v windows_into(int kind, const Slide *x, const void *from, float *out, long t0, long T, const Triple *g) {
-    const long C = x->C, together = x->e == 1 ? x->Q : 1, room = g->T;
-    v squares = {0};
-    for (long t = 0, J; t < T; t += J, out += J * L) {
-        long image = (t0 + t) / (g->rows * g->columns), i = (t0 + t) / g->columns % g->rows, j0 = (t0 + t) % g->columns;
-        J = smaller(T - t, g->columns - j0);
-        for (long p = 0; p < x->P; p++) for (long q = 0; q < x->Q; q += together) {
-            long h = i * x->s - x->top + p * x->d, left = x->left - x->e * q, to = (p * x->Q + q) * C, n = together * C;
-            long row = (image * x->H + h) * x->W - left, right = x->W + left - together;
-            if (h < 0 || h >= x->H) { put(kind, 0, 0, 0, out, room, to, n, J); continue; }
-            /* of the outputs j0 + a .. j0 + b the taps are all over the image */
-            long a = smaller(J, larger(0, ceil_div(larger(0, left), x->t) - j0));
-            long b = larger(a, smaller(J, right < 0 ? 0 : right / x->t + 1 - j0));
-            squares += put(kind, from, (row + (j0 + a) * x->t) * C, x->t * C, out + a * L, room, to, n, b - a);
-            for (long j = a ? 0 : b; j < J; j = j + 1 == a ? b : j + 1) {
-                long k = (j0 + j) * x->t - left, q0 = smaller(together, larger(0, -k));
-                long q1 = larger(q0, smaller(together, x->W - k));
-                put(kind, 0, 0, 0, out + j * L, room, to, q0 * C, 1);
-                squares += put(kind, from, (row + left + k + q0) * C, 0, out + j * L, room, to + q0 * C, (q1 - q0) * C, 1);
-                put(kind, 0, 0, 0, out + j * L, room, to + q1 * C, (together - q1) * C, 1);
-            }
-        }
-    }
-    return squares;
-}
 static v image_into(long kind, const void *x, const void *zeros, float *out, long t0, long T, const Triple *g) {
-    if (!g->f.image) return EACH_KIND(windows_into, &g->x, x, out, t0, T, g);
-    return EACH_KIND(tiles_into, g->f.image, g->f.E, &g->x, g->parts, x, zeros, out, t0, T, g->fx, g);
+    return EACH_KIND(tiles_into, g->f.image, g->f.E, x, g->H, g->W, g->C, g->top, g->left, g->parts, zeros, out, t0, T, g->fx, g);
 }
 static v delta_into(long kind, const void *delta, const void *zeros, float *out, long t0, long T, const Triple *g) {
-    const Slide of = {g->I, g->J, g->O, 1, 1, 1, 1, 1, 1, 0, 0};
-    if (!g->f.delta) return EACH_KIND(windows_into, &of, delta, out, t0, T, g);
-    return EACH_KIND(tiles_into, g->f.delta, g->f.m, &of, 1, delta, zeros, out, t0, T, g->fy, g);
+    return EACH_KIND(tiles_into, g->f.delta, g->f.m, delta, g->I, g->J, g->O, 0, 0, 1, zeros, out, t0, T, g->fy, g);
 }
-/* Whether there is a number with which a product of sums might be none where the sum of products is one; NaN, too. Where
-   windows are as they are, it matters only whether one is none: it would be multiplied by the zeros of the padding. */
-static long beyond(v squares, const Triple *g) {
-    if (!g->f.image && !g->x.top && !g->x.left) return 0;
-    vi small = squares < all(g->f.image ? 1e32f : 3e38f);
+/* whether there is a number with which a product of sums might be none where the sum of products is one; NaN, too */
+static long beyond(v squares) {
+    vi small = squares < all(1e32f);
     long yes = 1;
     for (int k = 0; k < V; k++) yes &= small[k] != 0;
     return !yes;
@@ -288,42 +236,39 @@ enum { ROWS = 3 };
 PRODUCT(over_maps, L, 1)
 PRODUCT(over_tiles, 1, L)
 
-/* The numbers by the c-th map of p x q taps, the part `part` of `count` kernels from w on, whose strides are s: a kernel a
-   lane. Out of them, zeros beyond the kernel; and back. */
-INLINE v taps(int kind, const Triple *g, const void *w, const long *s, long part, long c, long count, float (*in)[V]) {
-    long p0 = part / g->across * g->p, q0 = part % g->across * g->q, P = smaller(g->p, g->x.P - p0);
-    long Q = smaller(g->q, g->x.Q - q0);
+/* r x r taps of `count` kernels from w on, whose strides are s: those by the c-th map of x of the part `part`, a kernel a lane.
+   Out of them, zeros beyond the kernel; and back. */
+INLINE v taps(int kind, const Triple *g, const void *w, const long *s, long part, long c, long count, v *in) {
+    long r = g->f.r, p0 = part / g->across * r, q0 = part % g->across * r;
     v squares = {0};
-    if (count < V || P < g->p || Q < g->q) memset(in, 0, g->p * g->q * sizeof *in);
-    for (long o = 0; o < count; o++) for (long p = 0; p < P; p++) for (long q = 0; q < Q; q++)
-        in[p * g->q + q][o] = load_one(kind, w, o * s[0] + c * s[1] + (p0 + p) * s[2] + (q0 + q) * s[3]);
-    for (long p = 0; p < g->p * g->q; p++) squares += load(in[p]) * load(in[p]);
+    for (long n = 0; n < r * r; n++) {
+        in[n] = (v){0};
+        for (long o = 0; o < count && p0 + n / r < g->P && q0 + n % r < g->Q; o++)
+            in[n][o] = load_one(kind, w, o * s[0] + c * s[1] + (p0 + n / r) * s[2] + (q0 + n % r) * s[3]);
+        squares += in[n] * in[n];
+    }
     return squares;
 }
-INLINE void taps_back(int kind, const Triple *g, void *w, const long *s, long part, long c, long count, float (*out)[V]) {
-    long p0 = part / g->across * g->p, q0 = part % g->across * g->q, P = smaller(g->p, g->x.P - p0);
-    long Q = smaller(g->q, g->x.Q - q0);
-    for (long o = 0; o < count; o++) for (long p = 0; p < P; p++) for (long q = 0; q < Q; q++)
-        store_one(kind, w, o * s[0] + c * s[1] + (p0 + p) * s[2] + (q0 + q) * s[3], out[p * g->q + q][o]);
+INLINE void taps_back(int kind, const Triple *g, void *w, const long *s, long part, long c, long count, const v *out) {
+    long r = g->f.r, p0 = part / g->across * r, q0 = part % g->across * r;
+    for (long o = 0; o < count; o++) for (long n = 0; n < r * r; n++) if (p0 + n / r < g->P && q0 + n % r < g->Q)
+        store_one(kind, w, o * s[0] + c * s[1] + (p0 + n / r) * s[2] + (q0 + n % r) * s[3], out[n][o]);
 }
 /* B w into [f, O / L, K, L], zeros behind the last map; the sum of squares */
 static v kernel_into(long kind, const void *w, const long *s, float *out, const Triple *g) {
-    float in[TAPS][V];
-    v squares = {0};
-    const long each = g->parts * g->maps;
+    v in[25], squares = {0};
 #pragma omp for schedule(static)
-    for (long q = 0; q < g->OL * each; q++) for (long n = 0; n < L; n += V) {
-        long o = q / each * L + n, k = q % each, c = k % g->maps, count = c < g->x.C ? larger(0, smaller(V, g->O - o)) : 0;
-        float *to = out + (o / L * g->K + k) * L + n;
+    for (long q = 0; q < g->OL * g->K; q++) for (long n = 0; n < L; n += V) {
+        long o = q / g->K * L + n, k = q % g->K, c = k % g->maps, count = c < g->C ? larger(0, smaller(V, g->O - o)) : 0;
         squares += EACH_KIND(taps, g, (const char *)w + o * s[0] * bytes_of(kind), s, k / g->maps, c, count, in);
-        g->f.kernel((const v *)in, to, g->fw);
+        g->f.kernel(in, out + (o / L * g->K + k) * L + n, g->fw);
     }
     return squares;
 }
 
 static void correlate(long kind, const void *x, const void *w, const long *s, const void *bias, void *y, float *scratch,
                       const Triple *g, long *odd) {
-    long zeros = ceil_div(larger(g->x.C, g->O), L) * L, F = g->f.F, m = g->f.m, each = F * (g->fx + g->fy) + zeros;
+    long zeros = ceil_div(larger(g->C, g->O), L) * L, F = g->f.F, m = g->f.m, each = F * (g->fx + g->fy) + zeros;
     float *wt = scratch + 2 * zeros, *xt = wt + F * g->fw + omp_get_thread_num() * each, *yt = xt + F * g->fx;
     float *rest = yt + F * g->fy, *shift = scratch + zeros;
 #pragma omp single
@@ -351,33 +296,15 @@ static void correlate(long kind, const void *x, const void *w, const long *s, co
             }
         }
     }
-    if (beyond(squares, g))
+    if (beyond(squares))
 #pragma omp atomic write
         *odd = 1;
 }
 
-/* The sums of all windows at once, o by o, to their places in dw [O, P, Q, C], of those that are `mine` */
-static void sums_at_once(long kind, const float *xt, const float *dt, void *dw, const Triple *g, long mine, long end) {
-    Product p = {1, g->total, 0, 0};
-    float sum[ROWS * L];
-    for (; mine < end; mine++) {
-        long o = mine / g->KL, c = mine % g->KL, rows = smaller(L, g->O - o * L);
-        for (long k = 0, M; k < rows; k += M) {
-            M = smaller(ROWS, rows - k);
-            over_tiles(M, &p, dt + o * g->T * L + k, xt + c * g->T * L, sum);
-            for (long m = 0; m < M; m++) for (long n = 0; n < L && c * L + n < g->K; n += V) {
-                long at = (o * L + k + m) * g->K + c * L + n, some = smaller(V, g->K - c * L - n);
-                EACH_KIND(store_some, dw, at, load(sum + m * L + n), some);
-            }
-        }
-    }
-}
-/* Sums over tiles. OWN: each thread has its own tiles and sums; SHARED: all share the products of T tiles at a time;
-   AT_ONCE: of these there are no more. */
-enum { SHARED, OWN, AT_ONCE };
+/* Sums over tiles: each thread has its own tiles and sums, or all share the products of T tiles at a time. */
 static void kernel_gradient(long kind, const void *x, const void *delta, void *dw, const long *s, float *scratch,
-                            const Triple *g, long how, long *odd) {
-    long own = how == OWN, zeros = ceil_div(larger(g->x.C, g->O), L) * L, F = g->f.F, each = F * (g->fx + g->fy + g->fw);
+                            const Triple *g, long own, long *odd) {
+    long zeros = ceil_div(larger(g->C, g->O), L) * L, F = g->f.F, each = F * (g->fx + g->fy + g->fw);
     long threads = omp_get_num_threads(), me = omp_get_thread_num(), products = F * g->OL * g->KL;
     long first = own ? g->total * me / threads : 0, end = own ? g->total * (me + 1) / threads : g->total;
     long share = own ? 0 : me, shares = own ? 1 : threads, sums = own ? threads : 1;
@@ -393,10 +320,6 @@ static void kernel_gradient(long kind, const void *x, const void *delta, void *d
         if (!own) {
 #pragma omp barrier
         }
-        if (how == AT_ONCE) {
-            sums_at_once(kind, xt, dt, dw, g, products * me / threads, products * (me + 1) / threads);
-            break;
-        }
         Product p = {1, T, 0, t0 > first};
         for (long q = products * share / shares; q < products * (share + 1) / shares; q++) {
             long f = q / (g->OL * g->KL), o = q / g->KL % g->OL, c = q % g->KL;
@@ -411,19 +334,18 @@ static void kernel_gradient(long kind, const void *x, const void *delta, void *d
 #pragma omp barrier
         }
     }
-    if (beyond(squares, g))
+    if (beyond(squares))
 #pragma omp atomic write
         *odd = 1;
-    if (how == AT_ONCE) return;
 #pragma omp barrier
 #pragma omp for schedule(static)
-    for (long q = 0; q < g->OL * g->parts * g->x.C; q++) for (long n = 0; n < L && q / (g->parts * g->x.C) * L + n < g->O; n += V) {
-        long o = q / (g->parts * g->x.C) * L + n, part = q / g->x.C % g->parts, c = q % g->x.C, R = g->f.r ? F : g->p * g->q;
-        float out[TAPS][V], *sum = scratch + zeros + F * (g->fx + g->fy) + (o / L * g->K + part * g->maps + c) * L + n;
-        for (long t = 1; t < sums; t++) for (long r = 0; r < R; r++)
-            store(sum + r * g->step, load(sum + r * g->step) + load(sum + t * each + r * g->step));
-        if (g->f.kernel_back) g->f.kernel_back(sum, g->fw, (v *)out);
-        else for (long r = 0; r < R; r++) store(out[r], load(sum + r * g->step));
+    for (long q = 0; q < g->OL * g->parts * g->C; q++) for (long n = 0; n < L && q / (g->parts * g->C) * L + n < g->O; n += V) {
+        long o = q / (g->parts * g->C) * L + n, part = q / g->C % g->parts, c = q % g->C;
+        float *sum = scratch + zeros + F * (g->fx + g->fy) + (o / L * g->K + part * g->maps + c) * L + n;
+        v out[25];
+        for (long t = 1; t < sums; t++) for (long f = 0; f < F; f++)
+            store(sum + f * g->fw, load(sum + f * g->fw) + load(sum + t * each + f * g->fw));
+        g->f.kernel_back(sum, g->fw, out);
         EACH_KIND(taps_back, g, (char *)dw + o * s[0] * bytes_of(kind), s, part, c, smaller(V, g->O - o), out);
     }
 }
@@ -431,7 +353,7 @@ static void kernel_gradient(long kind, const void *x, const void *delta, void *d
 long triple_sums(const long *numbers) { Triple g = triple_of(numbers); return g.f.F * g.K * g.O; }
 long triple_room(long gradient, const long *numbers, long threads) {
     Triple g = triple_of(numbers);
-    long each = g.f.F * (g.fx + g.fy), zeros = ceil_div(larger(g.x.C, g.O), L) * L;
+    long each = g.f.F * (g.fx + g.fy), zeros = ceil_div(larger(g.C, g.O), L) * L;
     return 2 * zeros + (gradient ? threads * (each + g.f.F * g.fw) : g.f.F * g.fw + threads * (each + zeros));
 }
 /* y = correlate(x, w) + bias; w [O, C, P, Q] of the strides s. 1: there are numbers with which this is not what it is */
@@ -445,66 +367,10 @@ long triple_correlate(long kind, const void *x, const void *w, const long *s, co
 }
 /* dw = kernel_gradient(x, delta), of the strides s */
 long triple_kernel_gradient(long kind, const void *x, const void *delta, void *dw, const long *s, float *scratch,
-                            const long *numbers, long how, long threads) {
+                            const long *numbers, long own, long threads) {
     Triple g = triple_of(numbers);
     long odd = 0;
 #pragma omp parallel num_threads(threads)
-    kernel_gradient(kind, x, delta, dw, s, scratch, &g, how, &odd);
+    kernel_gradient(kind, x, delta, dw, s, scratch, &g, own, &odd);
     return odd;
-}
-
-/* The kernel gradient where each map has a kernel of its own: V maps of some rows at a time, tap by tap, the sum over a
-   row's outputs in registers; taps over the padding are left out. sums: [tasks, P Q, V] */
-INLINE v row_of_maps(int kind, const void *x, long at, long step, const void *delta, long of, long C, long count, long maps) {
-    v sum = {0}, other = {0};
-    for (; count > 1; count -= 2, at += 2 * step, of += 2 * C) {
-        sum += load_some(kind, x, at, maps) * load_some(kind, delta, of, maps);
-        other += load_some(kind, x, at + step, maps) * load_some(kind, delta, of + C, maps);
-    }
-    if (count > 0) sum += load_some(kind, x, at, maps) * load_some(kind, delta, of, maps);
-    return sum + other;
-}
-INLINE void rows_of_maps(int kind, const Slide *x, const Triple *g, const void *from, const void *delta, long first, long end,
-                         long c, float (*sums)[V]) {
-    long maps = smaller(V, x->C - c), step = x->t * x->C;
-    for (long ni = first; ni < end; ni++) for (long p = 0; p < x->P; p++) {
-        long h = ni % g->I * x->s - x->top + p * x->d, row = (ni / g->I * x->H + h) * x->W;
-        if (h >= 0 && h < x->H) for (long q = 0; q < x->Q; q++) {
-            long before = x->left - x->e * q, j = before > 0 ? ceil_div(before, x->t) : 0;
-            long J = x->W - 1 + before < 0 ? 0 : smaller(g->J, (x->W - 1 + before) / x->t + 1);
-            long at = (row + j * x->t - before) * x->C + c, of = (ni * g->J + j) * x->C + c;
-            v sum = maps == V ? row_of_maps(kind, from, at, step, delta, of, x->C, J - j, V)
-                              : row_of_maps(kind, from, at, step, delta, of, x->C, J - j, maps);
-            store(sums[p * x->Q + q], load(sums[p * x->Q + q]) + sum);
-        }
-    }
-}
-static long parts_of(const Triple *g, long threads) {
-    return larger(1, smaller(g->N * g->I, 2 * ceil_div(threads, ceil_div(g->x.C, V))));
-}
-long depthwise_room(const long *numbers, long threads) {
-    Triple g = triple_of(numbers);
-    return 4 * ceil_div(g.x.C, V) * parts_of(&g, threads) * g.x.P * g.x.Q * V;
-}
-long depthwise_kernel_gradient(long kind, const void *x, const void *delta, void *dw, long sc, long sp, long sq, float *scratch,
-                               const long *numbers, long threads) {
-    Triple g = triple_of(numbers);
-    long parts = parts_of(&g, threads), panels = ceil_div(g.x.C, V), taps = g.x.P * g.x.Q, rows = g.N * g.I;
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for schedule(static)
-        for (long task = 0; task < panels * parts; task++) {
-            long part = task % parts, c = task / parts * V, first = rows * part / parts, end = rows * (part + 1) / parts;
-            float (*sums)[V] = (float (*)[V])(scratch + task * taps * V);
-            memset(sums, 0, taps * V * 4);
-            EACH_KIND(rows_of_maps, &g.x, &g, x, delta, first, end, c, sums);
-        }
-#pragma omp for schedule(static)
-        for (long c = 0; c < g.x.C; c++) for (long tap = 0; tap < taps; tap++) {
-            float sum = 0;
-            for (long part = 0; part < parts; part++) sum += scratch[((c / V * parts + part) * taps + tap) * V + c % V];
-            store_one(kind, dw, c * sc + tap / g.x.Q * sp + tap % g.x.Q * sq, sum);
-        }
-    }
-    return 0;
 }

@@ -1,12 +1,11 @@
-"""The convolution's three faces, directly or by fewer products: triple.c, which has the formulas.
+"""The convolution's three faces by fewer products: triple.c, which has the formulas.
 
 x, delta and what is made of them lie in channels_last, [N, H, W, C] in memory; w in any order. At stride 1 a tile has
-m x m outputs, 4 x 4 or 2 x 2; m = 1 is the direct triple, which has the kernel gradient alone. Each face is None where
-a number is too large for sums of sums, or is none: then the sums themselves must be taken.
+m x m outputs, 4 x 4 or 2 x 2. Each face is None where a number is too large for sums of sums, or is none: then the sums
+themselves must be taken.
 """
 
 from ctypes import Array, addressof, c_ssize_t
-from math import prod
 
 from torch import Tensor
 
@@ -15,25 +14,18 @@ from manualbp.kernels.cpu.calls import KIND, call, images_last
 from manualbp.kernels.geometry import Geometry
 
 # The forms by their numbers in triple.c: m x m outputs of 3 x 3 taps, which other kernels are sums of; 2 x 2 of 5 x 5.
-FORM, OF_FIVE = {4: 0, 2: 2, 1: 3}, 1
+FORM, OF_FIVE = {4: 0, 2: 2}, 1
 # Tiles at a time, as many as stay in the cache. For the kernel gradient about the root of how many there are: so the
-# sums of a few, and the sum of these sums, round least. And outputs at a time, in the direct triple.
-FORWARD, GRADIENT = 24, (96, 128)
-# How the sums of the kernel gradient are shared among threads, as triple.c calls it; up to so many each has its own.
-SHARED, OWN, AT_ONCE = 0, 1, 2
+# sums of a few, and the sum of these sums, round least.
+FORWARD, GRADIENT = 24, 96
+# Up to so many sums of the kernel gradient each thread has its own.
 OWN_SUMS = 2**14 * 36
-T_OF_NUMBERS = 15
-# So many taps at most, of the direct triple and where each map has a kernel.
-MOST_TAPS = 128
+T_OF_NUMBERS = 11
 
 
-def fits(g: Geometry, m: int) -> bool:
-    """Whether there are tiles of m x m outputs."""
-    if len(g.w_size) != 2 or g.groups > 1:
-        return False
-    if m == 1:
-        return prod(g.w_size) <= MOST_TAPS
-    return max(*g.stride, *g.dilation) == 1
+def fits(g: Geometry) -> bool:
+    """Whether there are tiles."""
+    return len(g.w_size) == 2 and g.groups == 1 and max(*g.stride, *g.dilation) == 1
 
 
 def tiles(m: int, N: int, size: tuple[int, ...]) -> int:
@@ -84,38 +76,11 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry, m: int) -> Tensor | N
     dw, count = images_last(x, O, C, *g.w_size), tiles(m, N, g.y_size)
     numbers = _numbers(x, g, g.padding, g.y_size, O, 0, m)
     own = call("triple_sums", addressof(numbers)) <= OWN_SUMS
-    how = AT_ONCE if m == 1 and count <= GRADIENT[1] else OWN if own else SHARED
-    numbers[T_OF_NUMBERS] = min(GRADIENT[m == 1], -(-count // (t if how == OWN else 1)))
+    numbers[T_OF_NUMBERS] = min(GRADIENT, -(-count // t) if own else count)
     of_dw = (c_ssize_t * 4)(*dw.stride())
     room = scratch(4 * call("triple_room", 1, addressof(numbers), t))
-    of = KIND[x.dtype], x, delta, dw, addressof(of_dw), room, addressof(numbers), how, t
+    of = KIND[x.dtype], x, delta, dw, addressof(of_dw), room, addressof(numbers), int(own), t
     return None if call("triple_kernel_gradient", *of) else dw
-
-
-def is_depthwise(g: Geometry, C: int, O: int) -> bool:
-    """Whether each map has a kernel of its own."""
-    return len(g.w_size) == 2 and g.groups == C == O and prod(g.w_size) <= MOST_TAPS
-
-
-def depthwise_kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
-    """dw[c, p, q] = sum_nij delta[n, c, i, j] x[n, c, s i + d p - pad, ...]."""
-    C, t = x.shape[1], threads()
-    dw = images_last(x, C, 1, *g.w_size)
-    numbers = _numbers(x, g, g.padding, g.y_size, C, 1, 1)
-    room = scratch(call("depthwise_room", addressof(numbers), t))
-    call(
-        "depthwise_kernel_gradient",
-        KIND[x.dtype],
-        x,
-        delta,
-        dw,
-        *dw.stride()[::2],
-        dw.stride(3),
-        room,
-        addressof(numbers),
-        t,
-    )
-    return dw
 
 
 def _numbers(
@@ -124,5 +89,5 @@ def _numbers(
     """What triple.c calls a triple."""
     N, C, H, W = x.shape
     form = OF_FIVE if m == 2 and g.w_size == (5, 5) else FORM[m]
-    numbers = N, H, W, C, *g.w_size, *g.stride, *g.dilation, *padding, *y_size, O, T, form
+    numbers = N, H, W, C, *g.w_size, *padding, *y_size, O, T, form
     return (c_ssize_t * len(numbers))(*numbers)

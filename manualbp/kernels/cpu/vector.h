@@ -38,6 +38,23 @@ INLINE v load(const float *p) { return *(const v *)p; }
 INLINE void store(float *p, v a) { *(v *)p = a; }
 INLINE v all(float a) { return a - (v){0}; }
 
+/* Number l of row i to number i of row l: the two exchange one bit of their numbers at a time. */
+INLINE void transposed(v *rows) {
+#if defined(__clang__)
+    for (int i = 0; i < V; i++) for (int l = 0; l < i; l++) {
+        float a = rows[i][l];
+        rows[i][l] = rows[l][i], rows[l][i] = a;
+    }
+#else
+    UNROLLED for (int h = V / 2; h; h /= 2) UNROLLED for (int i = 0; i < V; i++) if (!(i & h)) {
+        vi low, high;
+        UNROLLED for (int l = 0; l < V; l++) low[l] = l & h ? V + l - h : l, high[l] = l & h ? V + l : l + h;
+        v a = __builtin_shuffle(rows[i], rows[i + h], low);
+        rows[i + h] = __builtin_shuffle(rows[i], rows[i + h], high), rows[i] = a;
+    }
+#endif
+}
+
 /* where the mask (-1 or 0 a lane) says so a, else b */
 INLINE v choose(vi yes, v a, v b) { return (v)(((vi)a & yes) | ((vi)b & ~yes)); }
 
