@@ -30,14 +30,15 @@ typedef struct { long N, H, W, C, I, J, O, P, Q, G, s, t, d, e, top, left, x[3],
 /* what comes next in the memory, and how many bytes of it with each step of a sum */
 typedef struct { const char *x, *y; long x_step, y_step; } Next;
 
-/* c[m] += sum over three loops of a[m] b: a[m] and c[m] side by side, or, of lanes, at a_at[m] and c_at[m] */
-typedef struct { long count[3], a[3], b[3], a_at[ROWS], c_at[ROWS]; Next *next; } Sum;
+/* c[m] += sum over three loops of a[m] b: a[m] side by side, c[m] `result` numbers apart, or, of lanes, at a_at[m] and
+   c_at[m]; `fresh`: c[m] is the sum */
+typedef struct { long count[3], a[3], b[3], result, fresh, a_at[ROWS], c_at[ROWS]; Next *next; } Sum;
 INLINE void sum_of(const int M, const int two, const int lanes, const Sum *g, const float *a, const float *b, float *c) {
     v sum[ROWS][2];
     UNROLLED for (int m = 0; m < M; m++) {
         sum[m][0] = sum[m][1] = (v){0};
-        __builtin_prefetch(c + (lanes ? g->c_at[m] : m * PANEL), 1);
-        if (two) __builtin_prefetch(c + (lanes ? g->c_at[m] : m * PANEL) + V, 1);
+        __builtin_prefetch(c + (lanes ? g->c_at[m] : m * g->result), 1);
+        if (two) __builtin_prefetch(c + (lanes ? g->c_at[m] : m * g->result) + V, 1);
     }
     const long I = g->count[1], J = g->count[2], aj = g->a[2], bj = g->b[2];
     const long ai = g->a[1] - J * aj, bi = g->b[1] - J * bj;  /* from the end of one loop to the next */
@@ -60,8 +61,9 @@ INLINE void sum_of(const int M, const int two, const int lanes, const Sum *g, co
     }
     *g->next = next;
     UNROLLED for (int m = 0; m < M; m++) UNROLLED for (int h = 0; h <= two; h++) {
-        float *to = c + (lanes ? g->c_at[m] : m * PANEL) + h * V;
-        store(to, load(to) + sum[m][h]);
+        float *to = c + (lanes ? g->c_at[m] : m * g->result) + h * V;
+        if (!g->fresh) sum[m][h] += load(to);
+        store(to, sum[m][h]);
     }
 }
 #define OF_MAPS(M) case M: two ? sum_of(M, 1, 0, g, a, b, c) : sum_of(M, 0, 0, g, a, b, c); break;
@@ -86,7 +88,7 @@ static void strips(int lanes, long rows, int two, Sum *g, const float *a, const 
         for (long k = 0; k < chains; k++) {
             const long j = J * k / chains;
             g->count[2] = J * (k + 1) / chains - j;
-            sums(lanes, M, two, g, a + (lanes ? 0 : m) + j * g->a[2], b + j * g->b[2], c + (lanes ? 0 : m * PANEL));
+            sums(lanes, M, two, g, a + (lanes ? 0 : m) + j * g->a[2], b + j * g->b[2], c + (lanes ? 0 : m * g->result));
         }
         g->count[2] = J;
     }
@@ -188,8 +190,9 @@ static void block(const Plan *m, const void *from_x, const void *delta, long whi
     const Image x = image(m->kind, m->lanes && g->C % V, from_x, g->x, n, N, g->N, h0, h1, g->H, g->W, g->C, copy);
     const Image y = image(m->kind, m->O % V != 0, delta, g->y, n, N, g->N, i0, i1, g->I, g->J, g->O, copy + m->x_room);
     const long steps = larger(1, N * (i1 - i0) * g->J * (to - from) * (m->size / PANEL) / ROWS);
-    const long x_bytes = 4 * (m->strips > 1 ? m->rows * g->s * g->x[1] : m->images * g->x[0]);
-    const long y_bytes = 4 * (m->strips > 1 ? m->rows * g->y[1] : m->images * g->y[0]);
+    const int more = which + 1 < m->blocks;  /* behind the last one there may be no memory, which takes long to find out */
+    const long x_bytes = more * 4 * (m->strips > 1 ? m->rows * g->s * g->x[1] : m->images * g->x[0]);
+    const long y_bytes = more * 4 * (m->strips > 1 ? m->rows * g->y[1] : m->images * g->y[0]);
     Next next = {(const char *)x.at + x_bytes, (const char *)y.at + y_bytes, ceil_div(x_bytes, steps),
                  ceil_div(y_bytes, steps)};
     const long ps = g->d * x.step[1], qs = g->e * x.step[2], of_x[3] = {x.step[0], g->s * x.step[1], g->t * x.step[2]};
@@ -205,10 +208,32 @@ static void block(const Plan *m, const void *from_x, const void *delta, long whi
             const long extent[3] = {N, I, J}, far = N > larger(I, J) ? 0 : I > J ? 1 : 2;  /* the axis of the most outputs */
             const long near = !far, mid = 3 - near - far;
             Sum sum = {.count = {extent[near], extent[mid], extent[far]}, .a = {of_x[near], of_x[mid], of_x[far]},
-                       .b = {y.step[near], y.step[mid], y.step[far]}, .next = &next};
+                       .b = {y.step[near], y.step[mid], y.step[far]}, .result = PANEL, .next = &next};
             strips(m->lanes, m->lanes ? P * Q : Q * m->C, o.width > V, &sum, a, b,
                    sums + (k - from) * m->size + (p * g->Q + q) * m->C * PANEL, Q, ps, qs, g->Q * PANEL);
         }
+}
+/* Where there are a few outputs and whole vectors of maps c, these are the PANEL, the rows are maps o from .. to, and the
+   sums are written to their places: then it is the writing that takes the time. */
+static int is_direct(const Plan *m) {
+    const Geometry *g = m->g;
+    return m->kind == FLOAT && g->G == 1 && g->C % V == 0 && g->N * g->I * g->J <= CHAIN;
+}
+static void at_once(const Plan *m, const float *x, const float *delta, float *dw, long from, long to) {
+    const Geometry *g = m->g;
+    Next next = {(const char *)x, (const char *)delta, 0, 0};
+    for (long tap = 0; tap < g->P * g->Q; tap++) {
+        const long p = tap / g->Q, q = tap % g->Q, row = g->P * g->Q * g->C;
+        const Piece r = outputs(p, g->H, g->I, g->s, g->d, g->top), c = outputs(q, g->W, g->J, g->t, g->e, g->left);
+        const long at = (g->s * r.from + g->d * p - g->top) * g->x[1] + (g->t * c.from + g->e * q - g->left) * g->x[2];
+        Sum sum = {.count = {g->N, r.to - r.from, c.to - c.from}, .a = {g->y[0], g->y[1], g->y[2]}, .result = row,
+                   .b = {g->x[0], g->s * g->x[1], g->t * g->x[2]}, .fresh = 1, .next = &next};
+        float *here = dw + from * row + tap * g->C;
+        if (r.to <= r.from || c.to <= c.from) for (long o = from; o < to; o++) memset(here + (o - from) * row, 0, g->C * 4);
+        else for (long l = 0; l < g->C; l += PANEL)
+            strips(0, to - from, l + V < g->C, &sum, delta + r.from * g->y[1] + c.from * g->y[2] + from, x + at + l, here + l,
+                   1, 0, 0, 0);
+    }
 }
 /* floats of scratch memory */
 long direct_room(long kind, const Geometry *g, long threads) {
@@ -225,7 +250,10 @@ long direct_kernel_gradient(long kind, const void *x, const void *delta, void *d
     const long all = m.panels * m.size;
     float *sums = scratch + 16 * (g->P + g->Q + 1), *copies = sums + m.room;
 #pragma omp parallel num_threads(threads)
-    {
+    if (is_direct(&m)) {
+        const long me = omp_get_thread_num(), all_of_us = omp_get_num_threads();
+        at_once(&m, x, delta, dw, g->O * me / all_of_us, g->O * (me + 1) / all_of_us);
+    } else {
 #pragma omp for schedule(static)
         for (long task = 0; task < m.parts * m.slices; task++) {
             const long part = task / m.slices, slice = task % m.slices;
