@@ -171,14 +171,12 @@ long norm_forward(long kind, long phi, const void *x, long K, long C, long P, fl
     maps of = tables_of(n, memory);
     double m = (double)K * P;
     long samples = smaller(SAMPLES, K * P);
-    for (long c = 0; c < C; c++) {
-        float p = 0;
-        for (long j = 0; j < samples; j++) {
-            long at = K * P * j / samples;
-            p += load_one(kind, x, (at / P * C + c) * P + at % P) / samples;
-        }
-        set(of.mu, n, c, mu[c] = isfinite(p) ? p : 0);
+    memset(mu, 0, C * sizeof *mu);
+    for (long j = 0; j < samples; j++) {
+        long at = K * P * j / samples, first = at / P * C * P + at % P;
+        for (long c = 0; c < C; c++) mu[c] += load_one(kind, x, first + c * P) / samples;
     }
+    for (long c = 0; c < C; c++) set(of.mu, n, c, mu[c] = isfinite(mu[c]) ? mu[c] : 0);
     double *sums = sums_of(kind, IDENTITY, x, 0, of, n, C, threads);
     for (long c = 0; c < C; c++) {
         double d = sums[c] / m, of_square = sums[n.table + c] / m - d * d, var = of_square < 0 ? 0 : of_square;
