@@ -32,6 +32,7 @@ from manualbp.functional.activation.table import Activation
 from manualbp.functional.rule import Rule, keep, kept, run
 from manualbp.fuse.affine import Affine
 from manualbp.fuse.forms import form_of
+from manualbp.kernels import norm as kernels
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.pieces import by_pieces
 from manualbp.kernels.transforms import forward_mode, in_place
@@ -115,7 +116,12 @@ class Recipe:
         return a * sources[-1] if self.gated else a
 
     def again(self, *sources: Tensor) -> Tensor:
-        """a, some samples at a time."""
+        """a: in one pass where a compiled kernel has it, else some samples at a time."""
+        phi = "" if self.activation is None else self.activation.name
+        if self.terms == ("affine",) and not self.gated:
+            x, s, t = sources
+            if kernels.activates(phi, x, s, t):
+                return kernels.affine(x, s, t, phi)
         if self.joins:
             return self.value(*sources)
         images = [sources[k] for k in self.images]
