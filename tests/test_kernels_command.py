@@ -47,7 +47,8 @@ def test_build_show_and_clear(sources: Path, capsys: pytest.CaptureFixture[str])
     assert "libgomp" in shown["OpenMP"]
     assert shown["threads"] == "1"
     assert shown["cache"].replace(" ", "") == f"{cache.folder()}:0libraries,0.0MiB"
-    assert (shown["answer"], shown["doubled"]) == ("answer", "doubled")
+    assert (shown["answer"], shown["doubled"]) == ("The answer", "Numbers, doubled in place")
+    assert "manualbp.kernels.chosen" in shown["choice"]
     for how in ("in .* s", "already"):
         assert main(["kernels", "--build"]) == 0
         first, rest = capsys.readouterr().out.split("\n", 1)

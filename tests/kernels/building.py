@@ -15,8 +15,10 @@ CC = shutil.which("cc") or shutil.which("gcc")
 NEEDED = pytest.mark.skipif(sys.platform != "linux" or CC is None, reason="no Linux with a compiler cc or gcc")
 SOURCES = {
     "number.h": "enum { NUMBER = 42 };\n",
-    "answer.c": '#include "number.h"\nlong answer(void) { return NUMBER; }\n',
-    "doubled.c": """#include <omp.h>
+    "answer.c": '/* The answer: a number. */\n#include "number.h"\nlong answer(void) { return NUMBER; }\n',
+    "doubled.c": """/* Numbers, doubled
+   in place. */
+#include <omp.h>
 long doubled(float *x, long n, long threads) {
     long number = 0;
 #pragma omp parallel num_threads(threads)

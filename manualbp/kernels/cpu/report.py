@@ -80,6 +80,9 @@ def counted(libraries: int, size: int) -> str:
 
 
 def used(folder: Path) -> list[tuple[str, str]]:
-    """The functions of each source file."""
-    found = {path: re.findall(r"^long (\w+)\(", path.read_text(), re.MULTILINE) for path in sorted(folder.glob("*.c"))}
-    return [(path.stem, ", ".join(names)) for path, names in found.items()]
+    """What each source file computes, as the comment at its head begins, and where to ask what serves a call."""
+    found = []
+    for path in sorted(folder.glob("*.c")):
+        head = re.match(r"/\*(.+?)[.:(]", path.read_text(), re.DOTALL)
+        found.append((path.stem, " ".join(head[1].split()) if head else ""))
+    return [*found, ("choice", "manualbp.kernels.chosen(op, input, weight, ...) tells what serves a call")]
