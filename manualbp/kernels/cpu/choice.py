@@ -22,7 +22,8 @@ def of_convolution(face: str, dtype: torch.dtype, g: Geometry, N: int, C: int, O
                               3 x 3, 128 tiles of 2 x 2                      0.64 to 0.95    0.2 to 0.4
                               5 x 5, 64 tiles                                0.69 to 0.81    0.4 to 0.8
                               of 3 x 3 (6 x 6, 9 x 9), 32 maps, 64 tiles     0.67 to 0.77    0.2 to 0.8
-    kernel_gradient:          3 x 3, 8192 positions or more (64 maps: 4096)  0.23 to 0.60    0.4 to 2.3
+    kernel_gradient:          3 x 3, 8192 positions or more                  0.23 to 0.60    0.4 to 2.3
+                              (of 64 maps 4096, of 256 maps 2048)            0.30 to 0.56    0.9 to 1.7
                               3 x 3, 64 tiles of 2 x 2                       0.45 to 0.86    0.2 to 1.8
                               5 x 5, 8192 positions or more                  0.70 to 0.76    1.5 to 2.4
                               of 3 x 3 (6 x 6, 9 x 9), 64 tiles              0.47 to 0.77    0.5 to 2.1
@@ -58,7 +59,7 @@ def _by_tiles(face: str, half: bool, g: Geometry, N: int, C: int, O: int) -> str
         return _by_sums(face, half, g, N, C, O)
     three = g.w_size[0] == 3
     if face == "kernel_gradient":
-        many = 4096 if three and min(C, O) >= 64 else 8192
+        many = 8192 if not three or min(C, O) < 64 else 4096 if min(C, O) < 256 else 2048
         if N * prod(g.y_size) >= many or (half and three and triple.tiles(4, N, g.y_size) >= 32):
             return WINOGRAD_4 if three else WINOGRAD_2
         return WINOGRAD_2 if three and not half and triple.tiles(2, N, g.y_size) >= 64 else TORCH
