@@ -215,7 +215,7 @@ static void block(const Plan *m, const void *from_x, const void *delta, long whi
 }
 /* Where there are a few outputs and whole vectors of maps c, these are the PANEL, the rows are maps o from .. to, and the
    sums are written to their places: then it is the writing that takes the time. */
-static int is_direct(const Plan *m) {
+static int few_outputs(const Plan *m) {
     const Geometry *g = m->g;
     return m->kind == FLOAT && g->G == 1 && g->C % V == 0 && g->N * g->I * g->J <= CHAIN;
 }
@@ -250,7 +250,7 @@ long direct_kernel_gradient(long kind, const void *x, const void *delta, void *d
     const long all = m.panels * m.size;
     float *sums = scratch + 16 * (g->P + g->Q + 1), *copies = sums + m.room;
 #pragma omp parallel num_threads(threads)
-    if (is_direct(&m)) {
+    if (few_outputs(&m)) {
         const long me = omp_get_thread_num(), all_of_us = omp_get_num_threads();
         at_once(&m, x, delta, dw, g->O * me / all_of_us, g->O * (me + 1) / all_of_us);
     } else {
