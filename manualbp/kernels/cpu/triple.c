@@ -19,8 +19,8 @@
    as over the maps, so that there are C maps for each, and dw is theirs side by side.
 
    Shapes: x [N, H, W, C], y and delta [N, I, J, O], w and dw of any strides. Scratch: A x [f, K / L, T, L], B w [f,
-   O / L, K, L], C^T's argument and C delta [f, O / L, T, L], K = C times the small kernels; T tiles at a time, which stay in the
-   cache.
+   O / L, K, L], C^T's argument and C delta [f, O / L, T, L], K = C times the small kernels; T tiles at a time, which
+   stay in the cache.
    Sources: Winograd 1980; Lavin and Gray 2016, sec. 4. */
 #include <omp.h>
 #include "vector.h"
@@ -132,9 +132,9 @@ static const Form FORMS[] = {
     {2, 3, 4, 16, image4, kernel4_3, delta4_2, kernel4_3_back, delta4_2_back}};
 
 /* N images of x, H x W pixels of C maps; kernels of P x Q taps, which begin `top` rows and `left` pixels outside; O maps of
-   I x J outputs. T tiles at a time of `total`, rows x columns an image. The kernel is the sum of `parts` of r x r taps, `across`
-   in a row, which are zero beyond it; each sees `maps` numbers of x a tile, all see K. Panels of these and of O; and from f
-   to f + 1 of A x, of C delta, of B w. */
+   I x J outputs. T tiles at a time of `total`, rows x columns an image. The kernel is the sum of `parts` of r x r taps,
+   `across` in a row, which are zero beyond it; each sees `maps` numbers of x a tile, all see K. Panels of these and of O;
+   and from f to f + 1 of A x, of C delta, of B w. */
 typedef struct {
     long N, H, W, C, P, Q, top, left, I, J, O, T, rows, columns, total, across, parts, maps, K, KL, OL, fx, fy, fw;
     Form f;
@@ -188,7 +188,8 @@ INLINE v tiles_into(int kind, Into *transform, long n, const void *x, long H, lo
     return squares;
 }
 static v image_into(long kind, const void *x, const void *zeros, float *out, long t0, long T, const Triple *g) {
-    return EACH_KIND(tiles_into, g->f.image, g->f.E, x, g->H, g->W, g->C, g->top, g->left, g->parts, zeros, out, t0, T, g->fx, g);
+    return EACH_KIND(tiles_into, g->f.image, g->f.E, x, g->H, g->W, g->C, g->top, g->left, g->parts, zeros, out, t0, T,
+                     g->fx, g);
 }
 static v delta_into(long kind, const void *delta, const void *zeros, float *out, long t0, long T, const Triple *g) {
     return EACH_KIND(tiles_into, g->f.delta, g->f.m, delta, g->I, g->J, g->O, 0, 0, 1, zeros, out, t0, T, g->fy, g);
