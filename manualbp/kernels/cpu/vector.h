@@ -47,7 +47,7 @@ INLINE void transposed(v *rows) {
     }
 #else
     UNROLLED for (int h = V / 2; h; h /= 2) UNROLLED for (int i = 0; i < V; i++) if (!(i & h)) {
-        vi low, high;
+        vi low = {0}, high = {0};
         UNROLLED for (int l = 0; l < V; l++) low[l] = l & h ? V + l - h : l, high[l] = l & h ? V + l : l + h;
         v a = __builtin_shuffle(rows[i], rows[i + h], low);
         rows[i + h] = __builtin_shuffle(rows[i], rows[i + h], high), rows[i] = a;
