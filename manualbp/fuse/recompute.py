@@ -112,7 +112,7 @@ class Recipe:
     def value(self, *sources: Tensor) -> Tensor:
         """a."""
         z = self.sum(*sources)
-        a = z if self.activation is None else self.activation.value(z)
+        a = z if self.activation is None else self.activation.of(z)
         return a * sources[-1] if self.gated else a
 
     def again(self, *sources: Tensor) -> Tensor:

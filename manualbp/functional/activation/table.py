@@ -61,13 +61,8 @@ class Activation:
         rule, *settings = self.rule
         return run(rule, z, *settings)
 
-    def value(self, z: Tensor) -> Tensor:
-        """phi(z), inside another rule's backward pass."""
-        rule, *settings = self.rule
-        return run(rule, z, *settings)
-
     def sloped(self, delta: Tensor, told_by: Tensor) -> Tensor:
-        """delta phi'(z), told by a if `of_output`, else by z; inside another rule's backward pass."""
+        """delta phi'(z), by its rule, told by a if `of_output`, else by z."""
         rule, *settings = self.slope
         return run(rule, delta, told_by, *settings)
 
