@@ -56,11 +56,7 @@ class Geometry:
 
     def of(self, *images: Tensor) -> "Geometry":
         """The same for images that are here, not just their extents: in channels_last where one of them is."""
-        if not any(map(maps_last, images)):
-            return self
-        # As `replace` makes it, in a quarter of the time.
-        steps = self.stride, self.padding, self.dilation
-        return Geometry(self.x_size, self.w_size, *steps, self.groups, self.ceil_mode, last=True)
+        return replace(self, last=True) if any(map(maps_last, images)) else self
 
     @property
     def reach(self) -> tuple[int, ...]:
