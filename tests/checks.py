@@ -31,6 +31,11 @@ def distance(a: Tensor, b: Tensor) -> float:
     return difference / max(b.double().norm().item(), 1e-300) if difference else 0.0
 
 
+def largest(a: Tensor, b: Tensor) -> float:
+    """The largest error of a over the largest number of b."""
+    return ((a.double() - b).abs().max() / b.abs().max().clamp_min(1e-30)).item()
+
+
 def random_like(t: Tensor, seed: int = 1) -> Tensor:
     return torch.randn(t.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(t)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manualbp.kernels.cpu import calls, direct
 from manualbp.kernels.geometry import Geometry, convolution
+from tests.checks import largest
 
 pytestmark = pytest.mark.skipif(not calls.built(), reason="there are no compiled kernels here")
 
@@ -76,11 +77,6 @@ def by_torch(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
     w = torch.zeros(delta.shape[1], x.shape[1] // g.groups, *g.w_size, dtype=x.dtype)
     w = w.contiguous(memory_format=torch.channels_last).requires_grad_()
     return torch.autograd.grad(T.conv2d(x, w, None, g.stride, g.padding, g.dilation, g.groups), w, delta)[0]
-
-
-def largest(dw: Tensor, true: Tensor) -> float:
-    """The largest error over the largest number."""
-    return ((dw.double() - true).abs().max() / true.abs().max().clamp_min(1e-30)).item()
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -13,7 +13,7 @@ from manualbp import functional as F
 from manualbp.kernels import conv, conv_primitives
 from manualbp.kernels.cpu import calls, choice, triple
 from manualbp.kernels.geometry import Geometry, convolution
-from tests.checks import Recorder
+from tests.checks import Recorder, largest
 
 pytestmark = pytest.mark.skipif(not calls.built(), reason="there are no compiled kernels here")
 
@@ -80,11 +80,6 @@ def by_tiles(m: int, x: Tensor, w: Tensor, b: Tensor, delta: Tensor, g: Geometry
 def forms(g: Geometry) -> tuple[int, ...]:
     """How many outputs a tile may have an axis."""
     return (2,) if g.w_size == (5, 5) else (4, 2)
-
-
-def largest(y: Tensor, true: Tensor) -> float:
-    """The largest error over the largest number."""
-    return ((y.double() - true).abs().max() / true.abs().max()).item()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
