@@ -2,11 +2,13 @@
 
 `manualbp.functional` holds the rules, `manualbp.nn` the same rules as torch.nn's modules. `by_hand()` and `convert`
 run any model on them, `coverage` shows that they did, and `memory` what they keep for the backward pass. `fuse` has
-neighbouring layers run by the rules that are derived for them together, which keep less. `keep_freed_memory()` makes
-the steps of a script on a CPU faster.
+neighbouring layers run by the rules that are derived for them together, which keep less. `audit` tells whether a
+backward pass, of anybody's, is right, and where it is not. `keep_freed_memory()` makes the steps of a script on a CPU
+faster.
 """
 
 from manualbp import functional, nn
+from manualbp.audit import audit
 from manualbp.by_hand import by_hand
 from manualbp.convert import convert, restore
 from manualbp.coverage import Coverage, coverage
@@ -20,6 +22,7 @@ __all__ = [
     "Coverage",
     "Receipt",
     "__version__",
+    "audit",
     "by_hand",
     "convert",
     "coverage",

@@ -1,7 +1,8 @@
 """The command line.
 
 python -m manualbp memory MODULE:NAME --input SIZE prints what each layer keeps for backward; python -m manualbp kernels
-prints which kernels are used on this machine, builds them, and clears their cache.
+prints which kernels are used on this machine, builds them, and clears their cache; python -m manualbp audit
+MODULE:NAME --inputs SIZE ... tells whether a backward pass is right.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from manualbp.audit import CannotAuditError
+from manualbp.audit import command as audit_command
 from manualbp.kernels.cpu import cache, report
 from manualbp.kernels.cpu.compiler import NoKernelsError
 from manualbp.memory import memory
@@ -44,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (the process's own where None) and return its exit code."""
     try:
         options = build_parser().parse_args(argv)
-        options.run(options)
+        return options.run(options) or 0
     except BrokenPipeError:  # the reader, as `head`, has seen enough; Python would complain again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:
+    except (UserError, CannotAuditError, OSError) as error:
         print("manualbp: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0
@@ -64,6 +67,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_memory(commands)
     add_kernels(commands)
+    audit_command.add_command(commands)
     return parser
 
 
