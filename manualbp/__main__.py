@@ -2,7 +2,8 @@
 
 python -m manualbp memory MODULE:NAME --input SIZE prints what each layer keeps for backward; python -m manualbp kernels
 prints which kernels are used on this machine, builds them, and clears their cache; python -m manualbp audit
-MODULE:NAME --inputs SIZE ... tells whether a backward pass is right.
+MODULE:NAME --inputs SIZE ... tells whether a backward pass is right; python -m manualbp exercise NAME writes one to
+do.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from manualbp.audit import CannotAuditError
+from manualbp import exercises
 from manualbp.audit import command as audit_command
 from manualbp.kernels.cpu import cache, report
 from manualbp.kernels.cpu.compiler import NoKernelsError
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return options.run(options) or 0
     except BrokenPipeError:  # the reader, as `head`, has seen enough; Python would complain again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, CannotAuditError, OSError) as error:
+    except (ValueError, OSError) as error:
         print("manualbp: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0
@@ -68,6 +69,7 @@ def build_parser() -> Parser:
     add_memory(commands)
     add_kernels(commands)
     audit_command.add_command(commands)
+    exercises.add_command(commands)
     return parser
 
 

@@ -22,7 +22,7 @@ NAMES_IN_FILE = r"((?:`\w+`(?:, |,\n|\s+and\s+)?)+)\s+in\s+\[[^\]]*\]\((\.\./man
 
 def path_of(function: str) -> str:
     """The file that a public function is in, as the page links it."""
-    file = inspect.getsourcefile(getattr(F, function))
+    file = inspect.getsourcefile(inspect.unwrap(getattr(F, function)))
     return f"../manualbp/{Path(file or '').relative_to(PACKAGE).as_posix()}"
 
 
@@ -96,7 +96,7 @@ def test_no_link_is_dead(page: Path) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 120
+    assert len(README.splitlines()) <= 130
 
 
 def test_the_readmes_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

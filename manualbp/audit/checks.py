@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -187,18 +188,20 @@ def calls(subject: Subject) -> Iterator[Finding]:
 
 def memory(subject: Subject) -> Iterator[Finding]:
     """Memory that was never set: new tensors are filled with NaN."""
-    plain = subject.pull()
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = True  # pyright: ignore[reportAttributeAccessIssue]
+            settings.fill_uninitialized_memory = False
+            plain = subject.pull()
+            settings.fill_uninitialized_memory = True
             poisoned = subject.pull()
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # pyright: ignore[reportAttributeAccessIssue]
+        settings.fill_uninitialized_memory = filled
     what = "it depends on what was in memory before: a buffer is not, or not all, set"
     yield from changed(subject, "uninitialised memory", what, "buffer not initialised", poisoned, plain)
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from manualbp.audit.slopes import BLURRED, SURE, Slope, rate, slope
+from manualbp.audit.slopes import BLURRED, FIRST, SURE, Slope, rate, slope
 from manualbp.audit.subject import Subject, drawn, joined, parted
 
 # Of each input: two directions that pass between kinks as they come, and one in which every number grows.
 DIRECTIONS = (("normal", 11), ("normal", 12), ("growing", 13))
-NEAR = 1e-3  # a step that shows how large y is where it happens to be 0
-KINKS = 16  # outputs at a kink that are asked
+KINKS, BESIDE = 16, 16  # outputs at a kink that are asked, and at how many places beside it
 # A slope is 0 where it is this little of what the function is made of, for a step as large as the input.
 NOTHING = 1e-6
 
@@ -84,7 +83,7 @@ def _along(
 ) -> None:
     x, weights, vector = subject.values[place], joined(deltas), subject.along(place, v, which)
     terms, size_of_x = (gradient * v).double(), (gradient * x).double().abs().sum().nan_to_num()
-    made_of = max((vector(h) * weights).abs().sum() for h in (0.0, NEAR))
+    made_of = max((vector(h) * weights).nan_to_num().abs().sum() for h in (0.0, FIRST))  # y may be 0 at 0
 
     def phi(h: float) -> Tensor:
         return vector(h) @ weights
@@ -114,15 +113,27 @@ def _outside(subject: Subject, place: int, v: Tensor, which: Sequence[int], delt
     """Whether of an output alone the gradient is not between its slopes from the two sides."""
     phi = subject.along(place, v, which)
     y = phi(0.0)
-    each = slope(phi, subject.eps * (y.abs() + phi(NEAR).abs().mean()))
+    each = slope(phi, subject.eps * (y.abs() + phi(FIRST).nan_to_num().abs().mean()))
     alone = replace(subject, which=(place,))
     for k in each.kink.nonzero().flatten().tolist()[:KINKS]:
         hot = torch.zeros_like(y)
         hot[k] = 1
         given = (alone.pull(parted(hot, deltas)).gradients[0].detach() * v).double().sum()
         if float(each.excess(given.expand_as(y))[k]) > 0:
-            return True
+            # Of three that tie in the middle any may be the one, and the sides show two of them: those beside show all.
+            near = [_beside(subject, place, v, which, k, n) for n in range(BESIDE)]
+            margin = SURE * float(each.side_error[k])
+            return not min(near) - margin <= float(given) <= max(near) + margin
     return False
+
+
+def _beside(subject: Subject, place: int, v: Tensor, which: Sequence[int], k: int, n: int) -> float:
+    """The slope of output k along v, a hundredth of its size beside this input."""
+    moved = subject.values[place] + 0.01 * direction(subject.values[place], "normal", 50 + n)
+    there = subject.of([moved if i == place else x for i, x in enumerate(subject.values)])
+    phi = there.along(place, v, which)
+    y = phi(0.0)[k]
+    return float(slope(lambda h: phi(h)[k], subject.eps * y.abs(), FIRST / 256, 6).value)
 
 
 def _bent(subject: Subject, place: int, v: Tensor, which: Sequence[int], weights: Tensor, along_v: Slope) -> bool:
@@ -131,7 +142,7 @@ def _bent(subject: Subject, place: int, v: Tensor, which: Sequence[int], weights
     slopes = [along_v]
     for u in (w, v + w):
         phi = subject.along(place, u, which)
-        made_of = max((phi(h) * weights).abs().sum() for h in (0.0, NEAR))
+        made_of = max((phi(h) * weights).nan_to_num().abs().sum() for h in (0.0, FIRST))
         slopes.append(slope(lambda h, phi=phi: phi(h) @ weights, subject.eps * made_of))
     of_v, of_w, of_both = slopes
     off = (of_both.value - of_v.value - of_w.value).abs()

@@ -62,7 +62,7 @@ def placed(subject: Subject, place: int, report: Report) -> Placed:
     wrong = both.wrong.any(1).reshape(both.x.shape)
     if not bool(wrong.any()):
         one, two = (subject.pull(seed=k).gradients[subject.which.index(place)] for k in (1, 2))
-        return Placed("; of a delta of 1 it is right", "delta ignored" if torch.equal(one, two) else None)
+        return Placed("; it is the same for every delta", "delta ignored") if torch.equal(one, two) else Placed()
     off = (both.given - both.true).abs().nan_to_num(nan=torch.inf)
     i, k = divmod(int(off.argmax()), off.shape[1])
     at = [int(n) for n in torch.unravel_index(torch.tensor(i), wrong.shape)]

@@ -57,7 +57,10 @@ def extents(subject: Subject) -> Iterator[tuple[str, Subject]]:
             continue
         for more in GROWN[: 4 if x.ndim > 2 else 2] if x.ndim > 1 else ((1,),) * x.ndim:
             grown = _grown(x, more)
-            alike = [_grown(v, more) if isinstance(v, Tensor) and v.shape == x.shape else v for v in subject.values]
+            alike = [
+                _grown(v, more) if isinstance(v, Tensor) and v.is_floating_point() and v.shape == x.shape else v
+                for v in subject.values
+            ]
             name = f"{subject.names[i]} of {'x'.join(map(str, grown.shape))}"
             alone = [*_kept(name, subject, _at(subject, i, grown))]
             yield from alone or _kept(name, subject, alike)
