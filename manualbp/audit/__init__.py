@@ -63,10 +63,10 @@ def audit(
         report = Report(_name(f), seed)
         for name, check in checks.items():
             if name in skip:
-                report.left_out[name] = "asked for"
+                report.left_out[name] = "as asked for"
                 continue
             if report.verdict == WRONG:  # what comes after would only show the same mistake again
-                report.left_out[name] = "a mistake was found before"
+                report.left_out[name] = "since a mistake was found before"
                 continue
             start = time.perf_counter()
             try:

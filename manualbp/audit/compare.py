@@ -123,7 +123,8 @@ def _outside(subject: Subject, place: int, v: Tensor, which: Sequence[int], delt
             # Of three that tie in the middle any may be the one, and the sides show two of them: those beside show all.
             near = [_beside(subject, place, v, which, k, n) for n in range(BESIDE)]
             margin = SURE * float(each.side_error[k])
-            return not min(near) - margin <= float(given) <= max(near) + margin
+            if not min(near) - margin <= float(given) <= max(near) + margin:
+                return True
     return False
 
 

@@ -17,7 +17,10 @@ from manualbp.audit.subject import Subject, drawn, joined, line_of
 
 # In float32 a gradient may have so many times the forward pass's error, or so many roundings, if that is more.
 TIMES, ROUNDINGS = 300, 3000
-REFUSED = ("once_differentiable", "not implemented", "derivative for", "not differentiable", "no forward-mode", "jvp")
+REFUSED = (
+    *("once_differentiable", "not implemented", "derivative for", "not differentiable", "support automatic"),
+    *("no forward-mode", "jvp"),
+)
 
 
 def second(subject: Subject) -> Iterator[Finding]:
@@ -87,7 +90,7 @@ def forward(subject: Subject) -> Iterator[Finding]:
         phi = subject.along(place, v, which)
         y = phi(0.0)
         found = slope(phi, subject.eps * (y.abs() + y.abs().mean()))
-        off = found.excess(given)
+        off = torch.where(found.error.isfinite(), found.excess(given), 0.0)
         if bool((off > 0).any()) and not bool(found.kink.any()):
             k = int(off.argmax())
             what = f"forward mode: output {k} has {float(given[k]):.6g}, the true slope is {float(found.value[k]):.6g}"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from torch import Tensor
@@ -63,7 +64,9 @@ class Report:
         lines = [head, *table(rows, 0, WIDTH)] if rows else [head]
         lines += [f"likely cause: {cause}" for cause in self.causes]
         lines.append(f"{len(self.checks)} checks in {sum(self.checks.values()):.1f} s, seed {self.seed}")
-        lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        for reason in dict.fromkeys(self.left_out.values()):
+            names = [name for name, why in self.left_out.items() if why == reason]
+            lines += wrap(f"left out, {reason}: {', '.join(names)}", WIDTH, subsequent_indent="    ")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:

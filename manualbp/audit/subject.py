@@ -180,7 +180,7 @@ def _input(i: int, a: Any, seed: int) -> Any:
     """A tensor as it is; of a shape, (2, 3, 8, 8) or "2x3x8x8", normal numbers; anything else is a setting."""
     if isinstance(a, str) and SIZE.fullmatch(a):
         a = tuple(map(int, a.split("x")))
-    if isinstance(a, tuple | list) and a and all(type(n) is int for n in a):
+    if isinstance(a, tuple | list) and a and all(type(n) is int and n >= 0 for n in a):
         return torch.randn(*a, generator=torch.Generator().manual_seed(seed + i))
     if not isinstance(a, Tensor):
         return a
