@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as T
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 import manualbp
 from manualbp.names import RULES
@@ -189,36 +188,3 @@ def test_compiled_code_knows_whether_the_context_was_entered(monkeypatch: pytest
         with manualbp.by_hand() if inside else torch.enable_grad():
             seen = gradients(f, model)
         assert (distance(seen[0], right[0]) <= EXACT) != inside
-
-
-class Seen(TorchFunctionMode):
-    """The names of the functions and properties that it is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize(
-    ("layer", "asked"),
-    [
-        (manualbp.nn.Conv2d(3, 4, 3, padding=1), []),
-        (manualbp.nn.ConvTranspose2d(3, 4, 3), []),
-        (manualbp.nn.BatchNorm2d(3), ["dim", "add_"]),
-        (manualbp.nn.GroupNorm(1, 3), []),
-        (manualbp.nn.LayerNorm(6), []),
-        (manualbp.nn.MaxPool2d(2), []),
-        (manualbp.nn.AvgPool2d(2), []),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_what_a_layer_asks_of_its_tensors_is_no_call_of_the_context(layer: nn.Module, asked: list[str]) -> None:
-    """Each would cost a microsecond; batch norm's two are those of torch.nn's layer."""
-    layer.double()
-    with Seen() as seen:
-        layer(X)
-    assert seen.names == asked

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from manualbp.functional.checks import low_precision, require_floating, same_kind
 from manualbp.functional.pad import pad
-from manualbp.functional.rule import BilinearRule, in_no_mode, run
+from manualbp.functional.rule import BilinearRule, run
 from manualbp.kernels import conv as kernels
 from manualbp.kernels.geometry import Geometry, Size, convolution, per_axis
 from manualbp.kernels.layout import laid_out
@@ -224,7 +224,6 @@ def _positions(op: str, delta: Tensor, g: Geometry) -> None:
         )
 
 
-@in_no_mode
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -250,7 +249,6 @@ def conv2d(
     return correlated(x, w, b, g)
 
 
-@in_no_mode
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -271,7 +269,6 @@ def conv1d(
     return correlated(x, w, b, g)
 
 
-@in_no_mode
 def conv3d(
     input: Tensor,
     weight: Tensor,

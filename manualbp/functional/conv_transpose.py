@@ -30,11 +30,10 @@ from torch import Tensor
 
 from manualbp.functional.checks import low_precision, require_floating
 from manualbp.functional.conv import FullConvolve, batched, of_no_numbers
-from manualbp.functional.rule import in_no_mode, run
+from manualbp.functional.rule import run
 from manualbp.kernels.geometry import Geometry, Size, transposed
 
 
-@in_no_mode
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -56,7 +55,6 @@ def conv_transpose1d(
     return _full_convolved(x, w, b, g)
 
 
-@in_no_mode
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -83,7 +81,6 @@ def conv_transpose2d(
     return _full_convolved(x, w, b, g)
 
 
-@in_no_mode
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from manualbp.functional.checks import full_precision, require_real
 from manualbp.functional.norm_given import NormaliseBy, kept_weight, refuse_derivative
-from manualbp.functional.rule import Rule, in_no_mode, keep, kept, run
+from manualbp.functional.rule import Rule, keep, kept, run
 from manualbp.kernels import norm as kernels
 from manualbp.kernels.layout import hands_on, laid_out
 from manualbp.kernels.norm import Sharing
@@ -143,15 +143,14 @@ def _fitting(op: str, x: Tensor, shape: Sequence[int], **tensors: Tensor | None)
     """Refuse an input that is no floating tensor, and what does not have `shape` or a dtype that goes with it."""
     if not x.is_floating_point():
         raise TypeError(f"{op}: input is {x.dtype}; it must be of a floating dtype")
-    shape, dtypes = tuple(shape), (x.dtype, wide(x.dtype))
     for name, t in tensors.items():
         if t is None:
             continue
-        if tuple(t.shape) != shape:
+        if list(t.shape) != list(shape):
             raise ValueError(
                 f"{op}: {name} has shape {list(t.shape)} and input {list(x.shape)}; {name} must be {list(shape)}"
             )
-        if t.dtype not in dtypes:
+        if t.dtype not in (x.dtype, wide(x.dtype)):
             raise ValueError(
                 f"{op}: {name} is {t.dtype} and input {x.dtype}; {name} must be {x.dtype}, or float32 where input is "
                 "in half precision"
@@ -160,7 +159,6 @@ def _fitting(op: str, x: Tensor, shape: Sequence[int], **tensors: Tensor | None)
             raise ValueError(f"{op}: input is on {x.device} and {name} on {t.device}; the devices must be equal")
 
 
-@in_no_mode
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -206,22 +204,20 @@ def batch_sharing(op: str, x: Tensor, *settings: Any) -> Sharing | None:
     _fitting(op, x, x.shape[1:2], **statistics, weight=w, bias=b)
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"{op}: eps = {eps}; it must be positive, in evaluation at least 0")
-    others = (0, *range(2, x.ndim))
+    others = tuple(axis for axis in range(x.ndim) if axis != 1)
     how = Sharing("batch", others, others, float(eps), float(momentum))
     if training and how.count(x) == 1:
         raise ValueError(f"{op}: input has shape {list(x.shape)}, one value a map; training needs more than one")
-    if running_mean is None or running_var is None:
-        name = "running_mean" if running_mean is None else "running_var"
-        if not training and x.numel():
+    for name, t in statistics.items():
+        if t is None and not training and x.numel():
             raise ValueError(f"{op}: {name} = None; with training = False it must be given")
-        if training and running_mean is not running_var:
+        if t is None and training and any(other is not None for other in statistics.values()):
             raise ValueError(f"{op}: {name} = None and the other one is given; both must be, or neither")
     if torch.is_grad_enabled():
-        refuse_derivative(op, *[t is not None and t.requires_grad for t in (running_mean, running_var)])
+        refuse_derivative(op, *(t is not None and t.requires_grad for t in statistics.values()))
     return how
 
 
-@in_no_mode
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -253,7 +249,6 @@ def layer_norm(
     return run(Normalise, x, weight, bias, None, None, how)[0]
 
 
-@in_no_mode
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.functional.checks import INTEGERS, require_floating
-from manualbp.functional.rule import ImagesRule, LinearRule, Rule, in_no_mode, keep, run
+from manualbp.functional.checks import INTEGERS, require_floating, require_real
+from manualbp.functional.rule import ImagesRule, LinearRule, Rule, keep, run
 from manualbp.kernels import pool as kernels
 from manualbp.kernels.geometry import Geometry, Places, Size, pooling
 
@@ -102,7 +102,6 @@ class WindowSpread(LinearRule):
         return run(WindowMean, eps, *ctx.settings), None, None, None
 
 
-@in_no_mode
 def max_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -121,6 +120,7 @@ def max_pool2d(
     Raises ValueError for settings that do not fit, TypeError for complex numbers.
     Source: lecture 001, eq. 1.6; lecture 004, eq. 4.8; derivation at the head of this file.
     """
+    require_real("max_pool2d", input=input)
     require_floating("max_pool2d", *INTEGERS, input=input)
     g = pooling("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     batched = input.ndim == 4
@@ -131,7 +131,6 @@ def max_pool2d(
     return (y, place) if return_indices else y
 
 
-@in_no_mode
 def avg_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -148,6 +147,7 @@ def avg_pool2d(
     kernel's extents. Kept for backward: nothing. Raises ValueError for settings that do not fit, TypeError for other
     dtypes. Source: lecture 001, eq. 1.7; derivation at the head of this file.
     """
+    require_real("avg_pool2d", input=input)
     require_floating("avg_pool2d", torch.int64, input=input)
     g = pooling("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override == 0:

@@ -14,10 +14,9 @@ A class may be of two kinds: `class Take(LinearRule, ImagesRule)`.
 
 import inspect
 import warnings
-from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,9 +40,6 @@ RECORDED = (
     "manualbp: torch.export and torch.jit.trace keep the forward operations only; the gradient of what they make is "
     "PyTorch's"
 )
-Arguments = ParamSpec("Arguments")
-Made = TypeVar("Made")
-
 OLD_ONNX = (
     "torch.onnx.export with dynamo=False has no names for the operations that rules are made of; "
     "manualbp.restore(model) first (and before it manualbp.unfuse, if it is fused), or dynamo=True"
@@ -212,22 +208,6 @@ def run(rule: type[Rule], *args: Any) -> Any:
         with no_mode():
             return _applied(rule, *args)
     return _applied(rule, *args)
-
-
-def in_no_mode(f: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
-    """What decorates a public function that asks its tensors much: `by_hand()` and other modes do not see it ask.
-
-    Each property of a tensor is a call of theirs, which costs a microsecond; of a layer's arguments fifty are asked.
-    """
-
-    @wraps(f)
-    def unseen(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Made:
-        if in_a_mode():
-            with no_mode():
-                return f(*args, **kwargs)
-        return f(*args, **kwargs)
-
-    return unseen
 
 
 def _applied(rule: type[Rule], *args: Any) -> Any:

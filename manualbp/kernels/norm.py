@@ -68,12 +68,12 @@ def normalise(
 
     y is no view, so that it may be changed in place: autograd forbids that for a view that a rule returns.
     """
-    if how.kind == "batch" and activates("", x, w, b, mean, var):
-        return normalise_activate(x, w, b, mean, var, how, "")
     statistics = [1 if axis in how.over else n for axis, n in enumerate(how.apart(x).shape)]
     if how.kind == "batch" and x.numel() == 0:  # as in PyTorch, no sample does not count
         mu = x.new_zeros(statistics, dtype=wide(x.dtype))
         return torch.empty_like(x), mu, torch.ones_like(mu)
+    if how.kind == "batch" and activates("", x, w, b, mean, var):
+        return normalise_activate(x, w, b, mean, var, how, "")
     z = _widened(x)
     if how.kind == "batch":
         y, mu, r = _batch(z, _wide(w), _wide(b), mean, var, how)
@@ -197,7 +197,7 @@ def _counted(
     So that who kept them can tell, it is counted here. Under vmap the kernel is given a tensor that only an operation
     reaches, and where they have gaps or half precision one that has not: there it is copied back.
     """
-    changed = [_changed(t) for t in running]
+    changed = [None if t is None else t.to(wide(t.dtype), copy=transformed()).contiguous() for t in running]
     result = updating(*changed)
     for t, new in zip(running, changed, strict=True):
         if t is None or new is None:
@@ -207,12 +207,6 @@ def _counted(
         elif not (torch.compiler.is_compiling() or t.is_inference()):  # the one counts it, the other has no counter
             increment_version(t)
     return result
-
-
-def _changed(t: Tensor | None) -> Tensor | None:
-    """What the kernel changes: t itself where that may be."""
-    t = t.to(wide(t.dtype), copy=True) if t is not None and transformed() else _wide(t)
-    return None if t is None else t.contiguous()
 
 
 def _layer(x: Tensor, w: Tensor | None, b: Tensor | None, how: Sharing) -> tuple[Tensor, Tensor, Tensor]:

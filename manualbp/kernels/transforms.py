@@ -39,7 +39,7 @@ def forward_mode() -> bool:
 
 def in_place() -> bool:
     """Whether results may be written into parts of a tensor: nothing follows or derives the operations, either way."""
-    return not (torch.is_grad_enabled() or followed() or forward_mode())
+    return not (followed() or torch.is_grad_enabled() or forward_mode())
 
 
 def in_a_mode() -> bool:
@@ -106,7 +106,7 @@ def kind_of(t: Tensor) -> tuple[torch.dtype, bool]:
     """
     if torch.compiler.is_compiling():
         return t.dtype, not t.is_nested
-    if torch._C._len_torch_function_stack():
+    if in_a_mode():
         with no_mode():
             return t.dtype, t.layout is torch.strided and not t.is_nested
     return t.dtype, t.layout is torch.strided and not t.is_nested

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -27,31 +27,23 @@ def built() -> bool:
     return library() is not None
 
 
-def serves(*tensors: Tensor | None, of_maps: tuple[Tensor | None, ...] = ()) -> bool:
+def serves(*tensors: Tensor | None) -> bool:
     """Whether the compiled kernels may be given these: plain tensors of one dtype on a CPU, which nothing derives.
-
-    of_maps: others beside them, of float32.
 
     torch.compile and modes that see each operation are given the kernels as operators (`seen`); what batches tensors
     (torch.func.vmap) or records operations (torch.export) is given PyTorch's own operations.
     """
-    if torch.is_grad_enabled() or transformed() or recorded():
+    some = [t for t in tensors if t is not None]
+    dtype = some[0].dtype
+    if dtype not in KIND or torch.is_grad_enabled() or transformed() or recorded():
         return False
-    compiling = torch.compiler.is_compiling()
-    dtype = None
-    for some in (tensors, of_maps):
-        for t in some:
-            if t is None:
-                continue
-            dtype = dtype or t.dtype
-            if type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu:
-                return False
-            if not compiling and (t.is_neg() or t._is_zerotensor()):  # its numbers are not what its memory holds
-                return False
-        if dtype not in KIND:
+    for t in some:
+        if type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu:
             return False
-        dtype = torch.float32
-    return built()
+    if torch.compiler.is_compiling():
+        return built()
+    # Else its numbers are not what its memory holds.
+    return not any(t.is_neg() or t._is_zerotensor() for t in some) and built()
 
 
 def seen() -> bool:
@@ -88,17 +80,6 @@ def call(name: str, *args: Tensor | int | float | None) -> int:
         f.argtypes = [ctypes.c_float if isinstance(a, float) else ctypes.c_ssize_t for a in args]
         f.restype = ctypes.c_ssize_t
     return f(*[a.data_ptr() if isinstance(a, Tensor) else 0 if a is None else a for a in args])
-
-
-def longs(*numbers: int) -> ctypes.Array[ctypes.c_ssize_t]:
-    """An array of C's, to be held while the function is called that is given its address."""
-    return _array(len(numbers))(*numbers)
-
-
-@cache
-def _array(size: int) -> type[ctypes.Array[ctypes.c_ssize_t]]:
-    """Its class, which would be made anew each time, and is a cycle that the cyclic collector alone ends."""
-    return ctypes.c_ssize_t * size
 
 
 def threads_for(x: Tensor) -> int:

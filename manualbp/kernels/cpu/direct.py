@@ -3,12 +3,12 @@
 x and delta lie in channels_last, [N, H, W, C] in memory, and so does what is made of them.
 """
 
-from ctypes import addressof
+from ctypes import addressof, c_ssize_t
 
 from torch import Tensor
 
 from manualbp.kernels.cpu.build import scratch, threads
-from manualbp.kernels.cpu.calls import KIND, call, images_last, longs
+from manualbp.kernels.cpu.calls import KIND, call, images_last
 from manualbp.kernels.geometry import Geometry
 
 
@@ -24,7 +24,7 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry) -> Tensor:
         if max(g.stride) == 1:
             of_x, of_delta, (N, H, W, I, J) = (0, C, C), (0, O, O), (1, N * I * J, 1, N * I * J, 1)
     numbers = N, H, W, C, I, J, O, *g.w_size, g.groups, *(n for both in settings for n in both)
-    of = longs(*numbers, *of_x, *of_delta)
+    of = (c_ssize_t * 22)(*numbers, *of_x, *of_delta)
     kind, t = KIND[x.dtype], threads()
     room = scratch(4 * call("direct_room", kind, addressof(of), t))
     call("direct_kernel_gradient", kind, x, delta, dw, room, addressof(of), t)

@@ -22,7 +22,10 @@ PHI = {name: k for k, name in enumerate(["", "relu", "sigmoid", "tanh", "silu", 
 
 def serves(x: Tensor, *of_maps: Tensor | None, delta: Tensor | None = None) -> bool:
     """Whether the functions below may be given these."""
-    if not calls.serves(x, delta, of_maps=of_maps) or x.ndim < 2 or x.numel() == 0:
+    if not calls.serves(x, delta) or x.ndim < 2 or x.numel() == 0:
+        return False
+    some = [t for t in of_maps if t is not None]
+    if some and (some[0].dtype != torch.float32 or not calls.serves(*some)):
         return False
     return x.is_contiguous() or (x.ndim in CHANNELS_LAST and x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim]))
 

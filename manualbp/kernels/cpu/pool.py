@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manualbp.kernels.cpu.build import scratch
-from manualbp.kernels.cpu.calls import KIND, call, longs, operator, threads_for
+from manualbp.kernels.cpu.calls import KIND, call, operator, threads_for
 from manualbp.kernels.geometry import Geometry
 from manualbp.kernels.layout import maps_last
 
@@ -111,7 +111,7 @@ def _of_pixels(
 def _geometry(x: Tensor, numbers: list[int], last: bool) -> ctypes.Array[ctypes.c_ssize_t]:
     """What pool.c calls so: the images, their maps, and the numbers."""
     N, C = x.shape[:2]
-    return longs(*((N, C) if last else (N * C, 1)), *numbers)
+    return (ctypes.c_ssize_t * 14)(*((N, C) if last else (N * C, 1)), *numbers)
 
 
 def _numbers(g: Geometry) -> list[int]:

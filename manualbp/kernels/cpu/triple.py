@@ -10,7 +10,7 @@ from ctypes import Array, addressof, c_ssize_t
 from torch import Tensor
 
 from manualbp.kernels.cpu.build import scratch, threads
-from manualbp.kernels.cpu.calls import KIND, call, images_last, longs
+from manualbp.kernels.cpu.calls import KIND, call, images_last
 from manualbp.kernels.geometry import Geometry
 
 # The forms by their numbers in triple.c: m x m outputs of 3 x 3 taps, which other kernels are sums of; 2 x 2 of 5 x 5.
@@ -64,7 +64,7 @@ def _slid(
     count = tiles(m, N, y_size)
     rounds = -(-count // (FORWARD * t))  # each thread has as many
     T = -(-count // (rounds * t)) if rounds < 8 else FORWARD
-    of_w, numbers = longs(*strides), _numbers(x, g, padding, y_size, O, T, m)
+    of_w, numbers = (c_ssize_t * 4)(*strides), _numbers(x, g, padding, y_size, O, T, m)
     room = scratch(4 * call("triple_room", 0, addressof(numbers), t))
     odd = call("triple_correlate", KIND[x.dtype], x, w, addressof(of_w), b, y, room, addressof(numbers), t)
     return None if odd else y
@@ -77,7 +77,7 @@ def kernel_gradient(x: Tensor, delta: Tensor, g: Geometry, m: int) -> Tensor | N
     numbers = _numbers(x, g, g.padding, g.y_size, O, 0, m)
     own = call("triple_sums", addressof(numbers)) <= OWN_SUMS
     numbers[T_OF_NUMBERS] = min(GRADIENT, -(-count // t) if own else count)
-    of_dw = longs(*dw.stride())
+    of_dw = (c_ssize_t * 4)(*dw.stride())
     room = scratch(4 * call("triple_room", 1, addressof(numbers), t))
     of = KIND[x.dtype], x, delta, dw, addressof(of_dw), room, addressof(numbers), int(own), t
     return None if call("triple_kernel_gradient", *of) else dw
@@ -89,4 +89,5 @@ def _numbers(
     """What triple.c calls a triple."""
     N, C, H, W = x.shape
     form = OF_FIVE if m == 2 and g.w_size == (5, 5) else FORM[m]
-    return longs(N, H, W, C, *g.w_size, *padding, *y_size, O, T, form)
+    numbers = N, H, W, C, *g.w_size, *padding, *y_size, O, T, form
+    return (c_ssize_t * len(numbers))(*numbers)
