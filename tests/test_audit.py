@@ -60,7 +60,7 @@ def test_finds_the_mistake(sample: Sample) -> None:
     assert report.causes == ([] if sample.name in UNNAMED else [sample.cause]), report
 
 
-@pytest.mark.parametrize("sample", RIGHT, ids=name)
+@pytest.mark.parametrize("sample", RIGHT[::3], ids=name)  # all of them: python -m benchmarks.audit
 def test_gives_no_false_alarm(sample: Sample) -> None:
     report = manualbp.audit(sample.f, *sample.inputs())
     assert report, report
