@@ -237,7 +237,7 @@ def _of_others(subject: Subject, place: int, both: Jacobians) -> Iterator[str]:
     which, x = subject.differentiable(), subject.values[place]
 
     def explains(i: int, t: Tensor) -> bool:
-        other = subject.of([t if k == i else v for k, v in enumerate(subject.values)])
+        other = subject.at(i, t)
         try:
             J, _ = true_jacobian(other, place, which)
         except Exception:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from manualbp.audit.report import NOTE, WRONG, Finding
-from manualbp.audit.subject import Pulled, Subject, drawn, joined, line_of, seeded
+from manualbp.audit.subject import Pulled, Subject, drawn, filled, joined, line_of, seeded
 
 SUBSETS = 4  # inputs, of which all subsets are tried; of more each one alone
 CALLS = 100
@@ -102,9 +102,9 @@ def _one_output(subject: Subject, deltas: Sequence[Tensor]) -> Iterator[Finding]
             what = f"of a loss of output {k} alone it fails: {line_of(error)}"
             yield Finding("incoming gradient", WRONG, what)
             continue
-        filled = tuple(torch.zeros_like(v) if g is None else g for g, v in zip(back, wanted, strict=True))
+        given = filled(back, wanted)
         what = f"of a loss of output {k} alone it is another one than with deltas of zeros for the others"
-        yield from changed(subject, "incoming gradient", what, None, Pulled(values, (), filled), plain)
+        yield from changed(subject, "incoming gradient", what, None, Pulled(values, (), given), plain)
 
 
 def written(subject: Subject) -> Iterator[Finding]:
@@ -178,9 +178,9 @@ def calls(subject: Subject) -> Iterator[Finding]:
         for k in order:
             wanted = [runs[k][i] for i in subject.which]
             back = torch.autograd.grad(outputs[k], wanted, drawn(outputs[k], k + 1), allow_unused=True)
-            filled = tuple(torch.zeros_like(v) if g is None else g for g, v in zip(back, wanted, strict=True))
+            given = filled(back, wanted)
             what = "called twice before the backward passes, it is another gradient than of one call"
-            found = changed(subject, "two calls", what, "state shared by calls", Pulled((), (), filled), alone[k])
+            found = changed(subject, "two calls", what, "state shared by calls", Pulled((), (), given), alone[k])
             for finding in found:
                 yield finding
                 return
@@ -190,7 +190,7 @@ def memory(subject: Subject) -> Iterator[Finding]:
     """Memory that was never set: new tensors are filled with NaN."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     settings: Any = torch.utils.deterministic
-    filled = settings.fill_uninitialized_memory
+    before_fill = settings.fill_uninitialized_memory
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -201,7 +201,7 @@ def memory(subject: Subject) -> Iterator[Finding]:
             poisoned = subject.pull()
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        settings.fill_uninitialized_memory = filled
+        settings.fill_uninitialized_memory = before_fill
     what = "it depends on what was in memory before: a buffer is not, or not all, set"
     yield from changed(subject, "uninitialised memory", what, "buffer not initialised", poisoned, plain)
 
@@ -215,7 +215,7 @@ def repeated(subject: Subject) -> Iterator[Finding]:
         seeded(seed, values)
         wanted = [values[i] for i in subject.which]
         made = torch.autograd.grad(outputs, wanted, drawn(outputs, 1), allow_unused=True)
-        return tuple(torch.zeros_like(v) if g is None else g for g, v in zip(made, wanted, strict=True))
+        return filled(made, wanted)
 
     one, two = joined(subject.outputs()), joined(subject.outputs())
     alike = torch.equal(one.nan_to_num(), two.nan_to_num())

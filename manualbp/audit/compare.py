@@ -131,8 +131,7 @@ def _outside(subject: Subject, place: int, v: Tensor, which: Sequence[int], delt
 def _beside(subject: Subject, place: int, v: Tensor, which: Sequence[int], k: int, n: int) -> float:
     """The slope of output k along v, a hundredth of its size beside this input."""
     moved = subject.values[place] + 0.01 * direction(subject.values[place], "normal", 50 + n)
-    there = subject.of([moved if i == place else x for i, x in enumerate(subject.values)])
-    phi = there.along(place, v, which)
+    phi = subject.at(place, moved).along(place, v, which)
     y = phi(0.0)[k]
     return float(slope(lambda h: phi(h)[k], subject.eps * y.abs(), FIRST / 256, 6).value)
 

@@ -13,7 +13,7 @@ from manualbp.audit.checks import same
 from manualbp.audit.compare import away, compare, direction
 from manualbp.audit.report import NOTE, WRONG, Finding
 from manualbp.audit.slopes import slope
-from manualbp.audit.subject import Subject, drawn, joined, line_of
+from manualbp.audit.subject import Subject, drawn, filled, joined, line_of
 
 # In float32 a gradient may have so many times the forward pass's error, or so many roundings, if that is more.
 TIMES, ROUNDINGS = 300, 3000
@@ -38,7 +38,7 @@ def second(subject: Subject) -> Iterator[Finding]:
         outputs = [y for y in subject.run(values) if y.requires_grad]
         wanted = [values[i] for i in subject.which]
         back = torch.autograd.grad(outputs, wanted, own, allow_unused=True, create_graph=True)
-        return tuple(torch.zeros_like(v) if g is None else g for g, v in zip(back, wanted, strict=True))
+        return filled(back, wanted)
 
     names = (*subject.names, *("delta" for _ in deltas))
     which = (*subject.which, *range(count, count + len(deltas)))
@@ -106,7 +106,7 @@ def batched(subject: Subject) -> Iterator[Finding]:
 
     def back(*own: Tensor) -> tuple[Tensor, ...]:
         made = torch.autograd.grad(outputs, wanted, own, allow_unused=True, retain_graph=True)
-        return tuple(torch.zeros_like(v) if g is None else g for g, v in zip(made, wanted, strict=True))
+        return filled(made, wanted)
 
     try:
         with warnings.catch_warnings():

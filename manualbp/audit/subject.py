@@ -49,6 +49,10 @@ class Subject:
     def of(self, values: Sequence[Any]) -> "Subject":
         return replace(self, values=tuple(values))
 
+    def at(self, place: int, value: Any) -> "Subject":
+        """With another value at a place."""
+        return self.of([value if i == place else v for i, v in enumerate(self.values)])
+
     def leaves(self, needed: Sequence[int] | None = None) -> tuple[Any, ...]:
         """Copies of the values; those asked for require a gradient."""
         wanted = self.which if needed is None else needed
@@ -78,7 +82,7 @@ class Subject:
         still = self.outputs()
 
         def phi(h: float) -> Tensor:
-            moved = self.of([x + h * v if i == place else x for i, x in enumerate(self.values)])
+            moved = self.at(place, self.values[place] + h * v)
             try:
                 outputs = moved.outputs() if h else still
             except Exception:  # f refuses such numbers
@@ -102,8 +106,7 @@ class Subject:
             return Pulled(values, (), tuple(torch.zeros_like(v) for v in wanted))
         given = drawn(outputs, seed) if deltas is None else tuple(deltas)
         back = torch.autograd.grad(outputs, wanted, given, allow_unused=True, create_graph=create_graph)
-        filled = tuple(torch.zeros_like(v) if g is None else g for g, v in zip(back, wanted, strict=True))
-        return Pulled(values, outputs, filled)
+        return Pulled(values, outputs, filled(back, wanted))
 
 
 def seeded(seed: int, values: Sequence[Any]) -> None:
@@ -111,6 +114,11 @@ def seeded(seed: int, values: Sequence[Any]) -> None:
     torch.default_generator.manual_seed(seed)
     if any(isinstance(v, Tensor) and v.is_cuda for v in values):
         torch.cuda.manual_seed_all(seed)
+
+
+def filled(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Zeros for those that are None."""
+    return tuple(torch.zeros_like(v) if g is None else g for g, v in zip(gradients, like, strict=True))
 
 
 def joined(ts: Sequence[Tensor]) -> Tensor:

@@ -5,8 +5,7 @@ where a gradient must be one of those between two slopes; images of other extent
 height is not width. What the function cannot be run on, or makes no finite numbers of, is passed over.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -24,29 +23,28 @@ def values(subject: Subject) -> Iterator[tuple[str, Subject]]:
     def uniform(x: Tensor) -> Tensor:
         return torch.rand(x.shape, generator=numbers, dtype=torch.float64).to(x)
 
-    yield from _kept("other numbers", subject, [
-        x * (0.5 + uniform(x)) if i in subject.which else x for i, x in enumerate(subject.values)
-    ])  # fmt: skip
+    others = [x * (0.5 + uniform(x)) if i in subject.which else x for i, x in enumerate(subject.values)]
+    yield from _kept("other numbers", subject.of(others))
     for i in subject.which:
         x, name = subject.values[i], subject.names[i]
         if x.ndim > 1 and x.shape[0] > 1:
             powers = torch.linspace(-2, 2, x.shape[0], dtype=torch.float64).to(x)
             rows = x * (10**powers).reshape(-1, *[1] * (x.ndim - 1))
-            yield from _kept(f"rows of {name} from 0.01 to 100 times as large", subject, _at(subject, i, rows))
+            yield from _kept(f"rows of {name} from 0.01 to 100 times as large", subject.at(i, rows))
         if x.numel() > 1:
             with_zeros = torch.where(uniform(x) < 0.25, torch.zeros_like(x), x)
             with_zeros.view(-1)[0] = 0
-            yield from _kept(f"zeros in {name}", subject, _at(subject, i, with_zeros))
+            yield from _kept(f"zeros in {name}", subject.at(i, with_zeros))
             nothing = x.clone()
             nothing[: 1 if x.ndim > 1 else None] = 0
-            yield from _kept(f"a row of zeros in {name}", subject, _at(subject, i, nothing))
+            yield from _kept(f"a row of zeros in {name}", subject.at(i, nothing))
             step = float(x.double().square().mean().sqrt()) or 1.0
-            yield from _kept(f"equal numbers in {name}", subject, _at(subject, i, (x / step).round() * step))
+            yield from _kept(f"equal numbers in {name}", subject.at(i, (x / step).round() * step))
 
         for k in subject.which:
             if k < i and subject.values[k].shape == x.shape:
                 same = torch.where(uniform(x) < 0.5, subject.values[k], x)
-                yield from _kept(f"numbers of {name} equal to {subject.names[k]}'s", subject, _at(subject, i, same))
+                yield from _kept(f"numbers of {name} equal to {subject.names[k]}'s", subject.at(i, same))
 
 
 def extents(subject: Subject) -> Iterator[tuple[str, Subject]]:
@@ -62,12 +60,8 @@ def extents(subject: Subject) -> Iterator[tuple[str, Subject]]:
                 for v in subject.values
             ]
             name = f"{subject.names[i]} of {'x'.join(map(str, grown.shape))}"
-            alone = [*_kept(name, subject, _at(subject, i, grown))]
-            yield from alone or _kept(name, subject, alike)
-
-
-def _at(subject: Subject, i: int, x: Tensor) -> list[Any]:
-    return [x if k == i else v for k, v in enumerate(subject.values)]
+            alone = [*_kept(name, subject.at(i, grown))]
+            yield from alone or _kept(name, subject.of(alike))
 
 
 def _grown(x: Tensor, more: tuple[int, ...]) -> Tensor:
@@ -84,8 +78,7 @@ def _grown(x: Tensor, more: tuple[int, ...]) -> Tensor:
     return x
 
 
-def _kept(name: str, subject: Subject, values: Sequence[Any]) -> Iterator[tuple[str, Subject]]:
-    other = subject.of(values)
+def _kept(name: str, other: Subject) -> Iterator[tuple[str, Subject]]:
     try:
         outputs = other.outputs()
     except Exception:
