@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from manualbp.audit.checks import CHECKS, FIRST, kept_on_ctx
+from manualbp.audit.checks import CHECKS, FIRST
 from manualbp.audit.compare import Compared, compare
+from manualbp.audit.elsewhere import ELSEWHERE
+from manualbp.audit.nodes import NODES, kept_on_ctx
 from manualbp.audit.orders import ORDERS
 from manualbp.audit.place import placed
 from manualbp.audit.reference import REFERENCE, beside
@@ -52,7 +54,7 @@ def audit(
     a function that fails, changes its input, or returns no tensor with a gradient.
     """
     varied = {"values": partial(_varied, "values", values), "extents": partial(_varied, "extents", extents)}
-    checks = {**FIRST, SLOPE: _slope, **varied, **CHECKS, **ORDERS}
+    checks = {**FIRST, SLOPE: _slope, **varied, **CHECKS, **NODES, **ORDERS, **ELSEWHERE}
     unknown = sorted({*skip} - {*checks, REFERENCE})
     if unknown:
         raise CannotAuditError(f"audit: skip = {unknown}; it must be of {', '.join(checks)}")

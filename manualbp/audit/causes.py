@@ -5,7 +5,7 @@ make; what none of them explains exactly has no name.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from manualbp.audit.place import Jacobians, true_jacobian
 from manualbp.audit.subject import Subject
 
+MOVES = 3  # rows and columns
 # Which of the two it is depends on whether the forward pass rotates.
 ROTATION = "kernel not rotated, or rotated twice"
 
@@ -200,6 +201,21 @@ def _of_order(both: Jacobians) -> Iterator[str]:
             inside = (a - b).narrow(axis, 1, n - 2).abs().max() > 1e-6 * J.abs().max()
             if bool(inside) and float((here - next_one).abs().max()) < 1e-6 * float(J.abs().max()):
                 yield "off by one at the border"
+    if both.x.ndim > 3 and min(both.x.shape[2:4]) > 1:
+        yield from _moved_in_space(J, B)
+
+
+def _moved_in_space(J: Tensor, B: Tensor) -> Iterator[str]:
+    """B[.., h + a, k + b, ..] = J[.., h, k, ..] wherever both are, for most of J."""
+    H, W = J.shape[2:4]
+    for a, b in product(range(-MOVES, MOVES + 1), repeat=2):
+        if (a, b) == (0, 0) or abs(a) >= H or abs(b) >= W:
+            continue
+        here = J[:, :, max(0, -a) : H - max(0, a), max(0, -b) : W - max(0, b)]
+        there = B[:, :, max(0, a) : H - max(0, -a), max(0, b) : W - max(0, -b)]
+        alike = float((here - there).abs().max()) < 1e-6 * float(J.abs().max())
+        if alike and 2 * float(here.square().sum()) > float(J.square().sum()):
+            yield "moved by rows or columns"
 
 
 def _of_steps(both: Jacobians) -> Iterator[str]:

@@ -3,9 +3,7 @@
 Each check is a function of the subject; the table at the end names them.
 """
 
-import gc
 import warnings
-import weakref
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
@@ -13,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.audit.report import NOTE, WRONG, Finding
+from manualbp.audit.report import WRONG, Finding
 from manualbp.audit.subject import Pulled, Subject, drawn, filled, joined, line_of, seeded
 
 SUBSETS = 4  # inputs, of which all subsets are tried; of more each one alone
-CALLS = 100
 
 
 def same(subject: Subject, a: Tensor, b: Tensor, size: Tensor | None = None) -> bool:
@@ -226,53 +223,10 @@ def repeated(subject: Subject) -> Iterator[Finding]:
             yield Finding("determinism", WRONG, what, subject.names[place], cause)
 
 
-def left_behind(subject: Subject) -> Iterator[Finding]:
-    """Outputs that live on after 100 calls, when nobody holds them, until the cyclic collector runs."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        alive = []
-        for _ in range(CALLS):
-            pulled = subject.pull()
-            alive += [weakref.ref(y) for y in pulled.outputs]
-            del pulled
-        count = sum(y() is not None for y in alive)
-    finally:
-        if enabled:
-            gc.enable()
-    if count > 1:
-        what = f"{count} outputs of {CALLS} calls are still in memory: one kept on ctx is in a cycle with its node"
-        yield Finding("memory left", NOTE, what)
-
-
-def on_ctx(subject: Subject) -> Iterator[Finding]:
-    """Tensors that a Function put on its ctx past save_for_backward."""
-    for function, names in kept_on_ctx(subject):
-        what = f"{function} keeps {', '.join('ctx.' + name for name in names)} past save_for_backward: changes in place"
-        yield Finding("ctx", NOTE, f"{what} and cycles go unnoticed, and second derivatives are lost")
-
-
-def kept_on_ctx(subject: Subject) -> list[tuple[str, dict[str, Tensor]]]:
-    """The Functions in the graph of the outputs that have tensors on their ctx, by name, with these by name."""
-    nodes, seen, found = [y.grad_fn for y in subject.run(subject.leaves()) if y.grad_fn is not None], set(), []
-    while nodes:
-        node = nodes.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        tensors = {name: t for name, t in getattr(node, "__dict__", {}).items() if isinstance(t, Tensor)}
-        if tensors:
-            found.append((type(node).__name__.removesuffix("Backward"), tensors))
-        nodes += [following for following, _ in node.next_functions if following is not None]
-    return found
-
-
 # What spoils every other check comes before the slopes.
 FIRST = {"uninitialised memory": memory, "determinism": repeated, "written to": written}
 CHECKS = {
     "incoming gradient": incoming,
     "frozen inputs": subsets,
     "two calls": calls,
-    "memory left": left_behind,
-    "ctx": on_ctx,
 }

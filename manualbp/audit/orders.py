@@ -126,10 +126,8 @@ def precision(subject: Subject) -> Iterator[Finding]:
     """In float32, beside float64, where f takes both."""
     if any(v.dtype != torch.float64 for v in subject.values if isinstance(v, Tensor) and v.is_floating_point()):
         return
-    narrow = subject.of([
-        v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for v in subject.values
-    ])  # fmt: skip
-    wide = subject.of([v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in narrow.values])
+    narrow = subject.cast(torch.float32)
+    wide = narrow.cast(torch.float64)
     try:
         deltas = drawn(narrow.pull().outputs, 1)
         a, b = narrow.pull(deltas), wide.pull([d.double() for d in deltas])

@@ -1,4 +1,4 @@
-"""A function that is trusted beside the audited one: outputs, gradients, errors in float32, time and memory."""
+"""A function that is trusted beside the audited one: outputs, gradients, rounding, time and memory."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manualbp.audit.checks import same
 from manualbp.audit.report import NOTE, WRONG, Finding
-from manualbp.audit.subject import Subject, drawn
+from manualbp.audit.subject import NARROW, Subject, drawn
 
 REFERENCE = "reference"
 ROUNDS = 7
@@ -33,7 +33,7 @@ def beside(subject: Subject, trusted: Callable[..., Any]) -> Iterator[Finding]:
             off = float((g - h).abs().max())
             what = f"the gradient is another one than the reference's, by up to {off:.3g}"
             yield Finding(REFERENCE, WRONG, what, subject.names[place])
-    yield from _rounding(subject, other, theirs.gradients)
+    yield from _rounding(subject, other)
     (forward, backward), (of_f, of_b) = _seconds(subject), _seconds(other)
     what = (
         f"forward {forward * 1e3:.3g} ms and backward {backward * 1e3:.3g} ms, of the reference {of_f * 1e3:.3g} and "
@@ -42,21 +42,28 @@ def beside(subject: Subject, trusted: Callable[..., Any]) -> Iterator[Finding]:
     yield Finding(REFERENCE, NOTE, f"{what}{of_b * 1e3:.3g}; {kept}")
 
 
-def _rounding(subject: Subject, other: Subject, true: tuple[Tensor, ...]) -> Iterator[Finding]:
-    """The largest error in float32, in units of the last place of the largest number, of both."""
-    narrow = [v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for v in subject.values]
-    wide = [v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in narrow]
-    deltas = [d.float() for d in drawn(other.pull().outputs, 1)]
-    try:
-        true = other.of(wide).pull([d.double() for d in deltas]).gradients
-        runs = [s.of(narrow).pull(deltas).gradients for s in (subject, other)]
-    except Exception:  # f or the reference takes one dtype alone
-        return
-    for k, place in enumerate(subject.which):
-        unit = torch.finfo(torch.float32).eps * float(true[k].abs().max())
-        if unit:
-            ours, theirs = (float((run[k].double() - true[k]).abs().max()) / unit for run in runs)
-            what = f"off in float32 by {ours:.1f} units of the last place, the reference's by {theirs:.1f}"
+def _rounding(subject: Subject, other: Subject) -> Iterator[Finding]:
+    """The largest errors in narrow dtypes, in units of the last place of the largest number, of both."""
+    of_place: dict[int, list[str]] = {place: [] for place in subject.which}
+    for dtype in NARROW:
+        narrow = subject.cast(dtype)
+        wide = narrow.cast(torch.float64)
+        deltas = [d.to(dtype) for d in drawn(other.pull().outputs, 1)]
+        try:
+            true = replace(wide, f=other.f).pull([d.double() for d in deltas]).gradients
+            runs = [s.pull(deltas).gradients for s in (narrow, replace(narrow, f=other.f))]
+        except Exception:  # f or the reference does not take this dtype
+            continue
+        for k, place in enumerate(subject.which):
+            unit = torch.finfo(dtype).eps * float(true[k].abs().max())
+            if unit:
+                ours, theirs = (float((run[k].double() - true[k]).abs().max()) / unit for run in runs)
+                of_place[place].append(
+                    f"{ours:.1f} in {str(dtype).removeprefix('torch.')} (the reference {theirs:.1f})"
+                )
+    for place, words in of_place.items():
+        if words:
+            what = f"off by so many units of the last place: {', '.join(words)}"
             yield Finding(REFERENCE, NOTE, what, subject.names[place])
 
 

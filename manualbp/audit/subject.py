@@ -53,6 +53,10 @@ class Subject:
         """With another value at a place."""
         return self.of([value if i == place else v for i, v in enumerate(self.values)])
 
+    def cast(self, dtype: torch.dtype) -> "Subject":
+        """With the floating values in another dtype."""
+        return self.of([v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for v in self.values])
+
     def leaves(self, needed: Sequence[int] | None = None) -> tuple[Any, ...]:
         """Copies of the values; those asked for require a gradient."""
         wanted = self.which if needed is None else needed
@@ -152,12 +156,12 @@ def subject_of(f: Any, inputs: Sequence[Any], seed: int, dtype: torch.dtype | No
         raise CannotAuditError("audit: no input is a floating tensor; one must be, to have a gradient")
     given = Subject(f, tuple(values), which, (*names, *more), seed)
     if dtype is not None:
-        given = given.of([v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for v in values])
+        given = given.cast(dtype)
     first = _tried(given, len(inputs))
     given = replace(given, eps=max(torch.finfo(t.dtype).eps for t in (*first, *(values[i] for i in which))))
     if dtype is not None:
         return given
-    wide = given.of([v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in values])
+    wide = given.cast(torch.float64)
     try:
         outputs = wide.pull().outputs
     except Exception:
