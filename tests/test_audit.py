@@ -202,6 +202,20 @@ def test_a_report_says_where_and_why() -> None:
     assert [f.what for f in again.findings] == [f.what for f in report.findings]
 
 
+def test_says_where_in_what_is_too_large_for_jacobians() -> None:
+    class LastRow(Cube):
+        @staticmethod
+        def backward(ctx: Any, delta: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            made = delta * 3 * x * x
+            made[-1, 70] *= 2
+            return made
+
+    report = manualbp.audit(LastRow, (50, 90))
+    (wrong,) = (f for f in report.findings if f.kind == "wrong")
+    assert wrong.what.endswith("; wrong in axis 0 the last, axis 1 69 to 71 of 90"), wrong.what
+
+
 def test_small_errors_are_found() -> None:
     class Nearly(Cube):
         @staticmethod

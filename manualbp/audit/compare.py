@@ -52,18 +52,27 @@ def direction(x: Tensor, kind: str, seed: int) -> Tensor:
     return v.abs() if kind == "growing" else v
 
 
-def compare(subject: Subject, deltas: Sequence[Tensor] | None = None) -> Compared:
+def compare(subject: Subject, directions: Sequence[tuple[str, int]] = DIRECTIONS) -> Compared:
     """Each audited gradient, of L = sum <delta, output>, along each direction."""
-    which, pulled = subject.differentiable(), subject.pull(deltas)
-    deltas = drawn(pulled.outputs, 1) if deltas is None else deltas
+    which, pulled = subject.differentiable(), subject.pull()
+    deltas = drawn(pulled.outputs, 1)
     result = Compared([], [], set())
     if not which:
         return result
     for place, gradient in zip(subject.which, pulled.gradients, strict=True):
         x = subject.values[place]
-        for kind, seed in DIRECTIONS if x.numel() else ():
+        for kind, seed in directions if x.numel() else ():
             _along(result, subject, place, direction(x, kind, seed), gradient.detach(), which, deltas)
     return result
+
+
+def wrong_along(subject: Subject, place: int, v: Tensor) -> bool:
+    """Whether the gradient is not the slope along this direction."""
+    which, pulled = subject.differentiable(), subject.pull()
+    found = Compared([], [], set())
+    gradient = pulled.gradients[subject.which.index(place)].detach()
+    _along(found, subject, place, v, gradient, which, drawn(pulled.outputs, 1))
+    return bool(found.wrong)
 
 
 def away(subject: Subject, places: Collection[int]) -> Subject:

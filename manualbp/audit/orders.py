@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from manualbp.audit.checks import same
-from manualbp.audit.compare import away, compare, direction
+from manualbp.audit.compare import DIRECTIONS, away, compare, direction
 from manualbp.audit.report import NOTE, WRONG, Finding
 from manualbp.audit.slopes import slope
 from manualbp.audit.subject import Subject, drawn, filled, joined, line_of
@@ -25,7 +25,7 @@ REFUSED = (
 
 def second(subject: Subject) -> Iterator[Finding]:
     """The backward pass as a function of inputs and delta, with its own gradient, beside the kinks of the first."""
-    subject = away(subject, compare(subject).kinks)
+    subject = away(subject, compare(subject, DIRECTIONS[:1]).kinks)
     pulled = subject.pull()
     count, deltas = len(subject.values), drawn(pulled.outputs, 1)
 
@@ -44,7 +44,7 @@ def second(subject: Subject) -> Iterator[Finding]:
     which = (*subject.which, *range(count, count + len(deltas)))
     backward = replace(subject, f=gradients, values=(*subject.values, *deltas), which=which, names=names)
     try:
-        compared = compare(backward)
+        compared = compare(backward, DIRECTIONS[:1])
         followed = backward.differentiable()
         if any("Error" in type(y.grad_fn).__name__ for y in backward.run(backward.leaves())):
             raise NotImplementedError("backward is marked as once_differentiable")

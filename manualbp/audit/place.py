@@ -11,12 +11,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from manualbp.audit.compare import direction, wrong_along
 from manualbp.audit.report import Report
 from manualbp.audit.slopes import SURE, slope
 from manualbp.audit.subject import Subject, drawn, joined, parted
 
 # More numbers take too long, or too much memory.
 INPUTS, ENTRIES, LEVELS = 3000, 2**22, 5
+SLICES = 32  # into which an axis is cut, each asked by itself
 IMAGE, KERNEL = ("image", "map", "row", "column"), ("output map", "input map", "tap row", "tap column")
 
 
@@ -55,7 +57,7 @@ def placed(subject: Subject, place: int, report: Report) -> Placed:
 
     both = jacobians(subject, place)
     if both is None:
-        return Placed("; the inputs are too large to say where")
+        return Placed(_by_slices(subject, place))
     weights = joined(drawn(both.y, 1))
     if report.given is None:
         report.given, report.true = ((m @ weights).reshape(both.x.shape) for m in (both.given, both.true))
@@ -105,18 +107,32 @@ def true_jacobian(subject: Subject, place: int, which: Sequence[int]) -> tuple[T
 
 def described(wrong: Tensor, y_shape: Sequence[int]) -> str:
     """Which numbers of an input, axis by axis; an axis of which all are wrong is not named."""
-    names = [f"axis {axis}" for axis in range(wrong.ndim)]
-    if wrong.ndim == 4:
-        names = list(IMAGE if len(y_shape) == 4 and wrong.shape[0] == y_shape[0] else KERNEL)
-    words = []
-    for axis, name in enumerate(names):
-        others = [a for a in range(wrong.ndim) if a != axis]
-        hit = wrong.any(dim=others) if others else wrong
-        if not bool(hit.all()):
-            words.append(f"{name} {_indices(hit)}")
+    others = [[a for a in range(wrong.ndim) if a != axis] for axis in range(wrong.ndim)]
+    words = _axes([wrong.any(dim=dims) if dims else wrong for dims in others], wrong.shape, y_shape)
     count, all_of_them = int(wrong.sum()), wrong.numel()
     much = "all numbers" if count == all_of_them else f"{count} of {all_of_them} numbers"
-    return f"{much} are wrong" + (f" ({', '.join(words)})" if words else "")
+    return f"{much} are wrong" + (f" ({words})" if words else "")
+
+
+def _by_slices(subject: Subject, place: int) -> str:
+    """Of an input that is too large for Jacobians the slices, axis by axis, along which the gradient is wrong."""
+    x, hits = subject.values[place], []
+    v = direction(x, "normal", 61)
+    for axis, n in enumerate(x.shape):
+        hit = torch.zeros(n, dtype=torch.bool)
+        for some in torch.arange(n).tensor_split(min(n, SLICES)):
+            alone = torch.zeros_like(v).index_copy_(axis, some, v.index_select(axis, some))
+            hit[some] = wrong_along(subject, place, alone)
+        hits.append(hit if hit.any() else ~hit)
+    words = _axes(hits, x.shape, subject.outputs()[0].shape)
+    return f"; wrong in {words}" if words else "; wrong in every part"
+
+
+def _axes(hits: Sequence[Tensor], shape: Sequence[int], y_shape: Sequence[int]) -> str:
+    names = [f"axis {axis}" for axis in range(len(shape))]
+    if len(shape) == 4:
+        names = list(IMAGE if len(y_shape) == 4 and shape[0] == y_shape[0] else KERNEL)
+    return ", ".join(f"{name} {_indices(hit)}" for name, hit in zip(names, hits, strict=True) if not bool(hit.all()))
 
 
 def _indices(hit: Tensor) -> str:

@@ -47,7 +47,7 @@ def test_two_processes(tmp_path: Path) -> None:
     assert {"best.ckpt", "last.ckpt", "curves.png", "confusion.png", "filters.png", "metrics.csv"} <= found
     assert not list(older.iterdir())
     assert sorted(path.name for path in older.parent.iterdir()) == ["version_0", "version_1"]
-    for words in ("on 2 devices", "gradcheck: ", "test accuracy"):
+    for words in ("on 2 devices", "audit: ", "test accuracy"):
         assert result.stdout.count(words) == 1, result.stdout
     assert len(rows(run / "metrics.csv", "train_loss_step")) == 2 * 2  # 6 images in batches of 2 x 2
     (accuracy,) = rows(run / "metrics.csv", "test_accuracy")

@@ -110,5 +110,5 @@ def test_a_wrong_backward_is_not_trained_with(
     assert main(["--epochs", "1", "--fuse", "--output-dir", "fused"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "gradcheck: the fused network's gradient of g1.weight is not that of its layers apart" in error
+    assert "audit: the fused network's gradient of g1.weight is not that of its layers apart" in error
     assert not [path for path in Path("fused").rglob("*") if path.is_file()]

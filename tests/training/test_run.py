@@ -39,7 +39,7 @@ def test_train_py_makes_everything_in_one_new_folder(tmp_path: Path) -> None:
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert len(lines) < 8, result.stdout
-    assert any("gradcheck: Conv2d" in line and "CrossEntropyLoss ok" in line for line in lines)
+    assert any("audit: Conv2d" in line and "CrossEntropyLoss ok" in line for line in lines)
     assert lines[-1].startswith("test accuracy ")
     assert lines[-1].endswith("in runs/digits-lecture004/version_0")
     for name in ("curves", "confusion", "filters"):

@@ -141,7 +141,7 @@ def test_runs_and_goes_on(backward: str, tmp_path: Path, capsys: pytest.CaptureF
     products = {"best.ckpt", "config.yaml", "confusion.png", "curves.png", "filters.png", "last.ckpt", "metrics.csv"}
     assert products <= {path.name for path in folder.iterdir()}
     printed = capsys.readouterr().out
-    assert "gradcheck: Conv2d, BatchNorm2d, ReLU" in printed
+    assert "audit: Conv2d, BatchNorm2d, ReLU" in printed
     assert f"gradients by {'hand, ' if backward == 'manualbp' else 'PyTorch, '}" in printed  # and nothing left out
     last = str(folder / "last.ckpt")
     state = torch.load(last, weights_only=True)["state_dict"]
