@@ -12,6 +12,7 @@ from manualbp.audit import audit
 from manualbp.by_hand import by_hand
 from manualbp.convert import convert, restore
 from manualbp.coverage import Coverage, coverage
+from manualbp.explain import explain
 from manualbp.freed_memory import keep_freed_memory
 from manualbp.fuse.model import fuse, unfuse
 from manualbp.memory import Receipt, memory
@@ -26,6 +27,7 @@ __all__ = [
     "by_hand",
     "convert",
     "coverage",
+    "explain",
     "functional",
     "fuse",
     "keep_freed_memory",

@@ -21,6 +21,7 @@ from torch import nn
 
 from manualbp import exercises
 from manualbp.audit import command as audit_command
+from manualbp.explain import command as explain_command
 from manualbp.kernels.cpu import cache, report
 from manualbp.kernels.cpu.compiler import NoKernelsError
 from manualbp.memory import memory
@@ -70,6 +71,7 @@ def build_parser() -> Parser:
     add_kernels(commands)
     audit_command.add_command(commands)
     exercises.add_command(commands)
+    explain_command.add_command(commands)
     return parser
 
 

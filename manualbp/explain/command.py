@@ -1,0 +1,164 @@
+"""python -m manualbp explain: pages that step through gradients, with the numbers of the code that trains."""
+
+import argparse
+import re
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manualbp.explain import Page, with_questions
+from manualbp.explain.examples import EXAMPLES, OPTIONS, SEVERAL, example, gallery_page, random
+from manualbp.explain.network import LARGEST
+from manualbp.explain.questions import asked_of
+from manualbp.text import WIDTH
+
+BELOW = "  "
+MAPS = 16  # channels, or images of a batch
+EXAMPLE = """\
+examples:
+  python -m manualbp explain
+  python -m manualbp explain conv2d --image 5x5 --kernel 3x3 --stride 2 --padding 1 --open"""
+
+
+def add_command(commands: Any) -> None:
+    command = commands.add_parser(
+        "explain",
+        help="a page that steps through a gradient, product by product",
+        description="Write a page that steps through the forward and the backward pass of a layer with numbers:\n"
+        "every cell as the sum of products that it is. Without KIND, a gallery of all kinds,\n"
+        "with the examples of the lectures.",
+        epilog=f"kinds:\n{fill(', '.join(OPTIONS), WIDTH, initial_indent=BELOW, subsequent_indent=BELOW)}\n{EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=run)
+    add = command.add_argument
+    add("kind", metavar="KIND", nargs="?", choices=OPTIONS, help="of the layer, as conv2d")
+    add("--image", metavar="HxW", type=sizes(1, LARGEST), help=f"rows and columns, at most {LARGEST}x{LARGEST}")
+    add("--kernel", metavar="PxQ", type=sizes(1, LARGEST), help="of the kernel, or of the window that is pooled")
+    add("--stride", metavar="S", type=sizes(1, LARGEST), help="one number, or as 2x1")
+    add("--padding", metavar="N", type=padding, help='one number, as 1x0, or "same"')
+    add("--dilation", metavar="D", type=sizes(1, LARGEST), help="one number, or as 2x1")
+    add("--groups", metavar="G", type=count, help="into which the channels fall")
+    add("--channels", metavar="CxO", type=channels, help="of input and output; inputs, or classes")
+    add("--batch", metavar="N", type=count, help=f"images, at most {MAPS}")
+    add("--values", metavar="HOW", help="random, symbols, or the file of a picture; small numbers if it is not given")
+    add("--seed", type=int, metavar="N", help="of the random numbers (default: 0)")
+    add(
+        "--out", metavar="FILE", type=Path, default=Path("explain.html"), help="that is written (default: explain.html)"
+    )
+    add("--open", action="store_true", help="open it in a browser")
+    add("--force", action="store_true", help="write over a FILE that is there")
+
+
+def run(options: argparse.Namespace) -> None:
+    out: Path = options.out
+    if out.exists() and not options.force:
+        raise ValueError(f"argument --out: {out} exists already; --force writes over it")
+    if not out.parent.is_dir():
+        raise ValueError(f"argument --out: {out.parent} is no folder")
+    page = gallery() if options.kind is None else _asked(options)
+    if options.kind is None and (given := _given(options)):
+        raise ValueError(f"argument --{next(iter(given))}: it goes with a KIND, as conv2d")
+    page.save(out, options.force)
+    print(f"{out} is written")
+    if options.open:
+        webbrowser.open(out.resolve().as_uri())
+
+
+def gallery() -> Page:
+    """A page a subject, with the examples of the lectures, and all questions."""
+    return Page([gallery_page(id) for id in EXAMPLES], asked_of(None))
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("image", "kernel", "stride", "padding", "dilation", "groups", "channels", "batch", "values", "seed")
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _asked(options: argparse.Namespace) -> Page:
+    kind, given = options.kind, _given(options)
+    values, seed = given.pop("values", None), given.pop("seed", None)
+    for name in given:
+        if name not in OPTIONS[kind]:
+            raise ValueError(
+                f"argument --{name}: {kind} has none; it takes {', '.join('--' + o for o in OPTIONS[kind])}"
+            )
+    if seed is not None and values != "random":
+        raise ValueError("argument --seed: it goes with --values random")
+    if kind not in SEVERAL and len({*given.get("channels", ())}) > 1:
+        raise ValueError(
+            f"argument --channels: {written(given['channels'])}; {kind} gives as many as it gets: one number"
+        )
+    if kind in ("max_pool2d", "avg_pool2d") and given.get("padding") == "same":
+        raise ValueError(f"argument --padding: same; {kind} takes numbers")
+    draw = random(seed or 0) if values == "random" else None
+    picture = _picture(Path(values)) if values not in (None, "random", "symbols") else None
+    if picture and "image" not in OPTIONS[kind]:
+        raise ValueError(f"argument --values: {values}; {kind} takes no image")
+    try:
+        return with_questions(example(kind, draw, picture, values == "symbols", id="own", **given))
+    except ValueError as error:
+        if str(error).startswith("argument"):
+            raise
+        raise ValueError(f"argument {', '.join('--' + name for name in given) or kind}: {error}") from error
+
+
+def _picture(path: Path) -> Callable[[Sequence[int]], Tensor]:
+    """Reads the file as grey numbers of one map or red, green and blue ones of three, from 0 to 1, in hundredths."""
+
+    def read(shape: Sequence[int]) -> Tensor:
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise ValueError("argument --values: a picture needs Pillow: pip install pillow") from error
+        _, C, H, W = shape
+        if C not in (1, 3):
+            raise ValueError(f"argument --channels: {C} for a picture; it must be 1 (grey) or 3 (red, green, blue)")
+        try:
+            with Image.open(path) as file:
+                image = file.convert("L" if C == 1 else "RGB").resize((W, H))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"argument --values: {path} cannot be read as a picture: {error}") from error
+        pixels = torch.tensor([*image.tobytes()], dtype=torch.float64).view(H, W, C).movedim(2, 0)
+        return (pixels / 2.55).round().div(100).expand(*shape).clone()
+
+    return read
+
+
+def sizes(least: int, most: int | None = None) -> Callable[[str], tuple[int, int]]:
+    """One number for both axes, or two with x between them."""
+
+    def parse(text: str) -> tuple[int, int]:
+        found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
+        pair = (int(found[1]), int(found[2] or found[1])) if found else (least - 1, least - 1)
+        if min(pair) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: it must be a number or two as 3x3, at least {least}")
+        if most is not None and max(pair) > most:
+            raise argparse.ArgumentTypeError(f"{text}: it must be at most {most}x{most}")
+        return pair
+
+    return parse
+
+
+def padding(text: str) -> tuple[int, int] | str:
+    return "same" if text == "same" else sizes(0, LARGEST)(text)
+
+
+def channels(text: str) -> tuple[int, int]:
+    return sizes(1, MAPS)(text)
+
+
+def count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAPS:
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be a number from 1 to {MAPS}")
+    return int(text)
+
+
+def written(pair: Sequence[int]) -> str:
+    return "x".join(map(str, pair))
