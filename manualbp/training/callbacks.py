@@ -35,9 +35,10 @@ class GradientCheck(pl.Callback):
     """Audits the backward of each kind of layer, and of the loss, before the first step (manualbp.audit).
 
     In float64, on the shapes that the layer meets in the network, in the first and in the second derivative; of images
-    of more than 32 x 32 pixels on a corner of that size. The network and the global random generator are left as they were. Each layer is called by itself: one that calls
-    torch.nn.functional in a forward of its own (LayerNorm2d of torchvision) is checked on PyTorch's. Where the network
-    is fused, its layers are checked apart, and its gradients are compared with those that it has when they run apart.
+    of more than 32 x 32 pixels on a corner of that size. The network and the global random generator are left as they
+    were. Each layer is called by itself: one that calls torch.nn.functional in a forward of its own (LayerNorm2d of
+    torchvision) is checked on PyTorch's. Where the network is fused, its layers are checked apart, and its gradients
+    are compared with those that it has when they run apart.
     Raises: UserError, and nothing is trained, where one is wrong: it says where, and by how much.
     """
 
