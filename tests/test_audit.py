@@ -153,7 +153,7 @@ def test_says_what_is_odd_though_right() -> None:
     report = manualbp.audit(Product, (4, 3), (3, 2), (2,))
     assert report, report
     notes = {f.check: " ".join(g.what for g in report.findings if g.check == f.check) for f in report.findings}
-    assert "gradients for its arguments 0 and 1 and 2 where these require none" in notes["result"]
+    assert "it returns a gradient for argument 0 and 1 and 2, also where that requires none" in notes["result"]
     assert "for argument 2, a gradient of shape [4, 2] in place of [2]" in notes["result"]
     assert "fails" in notes["autocast"]
     assert "custom_fwd" in notes["autocast"]

@@ -2,12 +2,13 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
+from torch.autograd.function import BackwardCFunction, Function
 
 from manualbp.audit.report import NOTE, Finding
 from manualbp.audit.subject import Subject, drawn
@@ -71,9 +72,9 @@ def returned(subject: Subject) -> Iterator[Finding]:
     unasked: dict[str, set[int]] = {}
     mended: dict[str, None] = {}
 
-    def look(node: Any, deltas: tuple[Tensor | None, ...]) -> None:
+    def look(node: Any, gradients: tuple[Any, ...]) -> None:
         name, following = name_of(node), iter([(to, k) for to, k in node.next_functions if to is not None])
-        for i, (g, asked) in enumerate(zip(_returned(node, deltas), node.needs_input_grad, strict=False)):
+        for i, (g, asked) in enumerate(zip(gradients, node.needs_input_grad, strict=False)):
             if not asked:
                 if g is not None:
                     unasked.setdefault(name, set()).add(i)
@@ -86,25 +87,28 @@ def returned(subject: Subject) -> Iterator[Finding]:
         values = subject.leaves([place])
         outputs = tuple(y for y in subject.run(values) if y.requires_grad)
         for node in functions(outputs):
-            node.register_prehook(lambda deltas, node=node: look(node, deltas))
+            _watch(node, look)
         if outputs:
             torch.autograd.grad(outputs, values[place], drawn(outputs, 1), allow_unused=True)
     for name, places in unasked.items():
         which = " and ".join(map(str, sorted(places)))
-        what = f"{name} works for nobody: it returns gradients for its arguments {which} where these require none"
+        what = f"{name} works for nobody: it returns a gradient for argument {which}, also where that requires none"
         yield Finding("result", NOTE, what)
     for what in mended:
         yield Finding("result", NOTE, what)
 
 
-def _returned(node: Any, deltas: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
-    """What backward returns; it is called once more for that, with this node as its ctx."""
-    function, kept = type(node)._forward_cls, dict(node.__dict__)
-    backward = function.backward if function.backward is not torch.autograd.Function.backward else function.vjp
-    made = backward(node, *[None if d is None else d.clone() for d in deltas])
-    node.__dict__.clear()
-    node.__dict__.update(kept)
-    return made if isinstance(made, tuple) else (made,)
+def _watch(node: Any, look: Callable[[Any, tuple[Any, ...]], None]) -> None:
+    """Have what this node's backward returns looked at: the node takes its Function from this attribute."""
+    function = type(node)._forward_cls
+    backward = function.vjp if function.backward is Function.backward else function.backward
+
+    def watched(ctx: Any, *deltas: Tensor | None) -> Any:
+        made = backward(ctx, *deltas)
+        look(ctx, made if isinstance(made, tuple) else (made,))
+        return made
+
+    node._forward_cls = SimpleNamespace(backward=watched, vjp=Function.vjp)
 
 
 def _mended(g: Tensor, like: Any, begin: str) -> Iterator[str]:
