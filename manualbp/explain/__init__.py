@@ -11,10 +11,15 @@ those of `kernels.reference`. The page computes nothing: it shows the data of it
                 those of another grid: at holds their numbers there, or -1 where there is none.
     a panel     shows, its grids, of which the last is its result; over and moving, the grids of a sliding window;
                 formula, source, code; factors; linear, whether its steps are sums; steps, one a cell of the result
+                Where all maps of a convolution are too many, the grids that are drawn are cut from the tensors, by of
+                and at, as are those around them. Then a grid has no values: they stand in the nested list of its name.
+                And symbols has those of the drawn cells only, by their numbers, if these are not all.
     a step      cell; terms, whose sum the cell is: [i, j] is factors[0][i] * factors[1][j], with the coefficient in
                 front where the panel has `coefficient`; {"c": c, "f": [[grid, i], ...]} is a term of other factors.
                 window, the cells of `over` that it sees; moved, the cells of `moving` that lie on these, in the same
                 order, where these are not all; chosen, a switch in `over`; formula; say
+                Where the panel has slide, a window: the step's window is slide, each number plus shift. Its terms are
+                the products of the cells of `over` and `moving` that lie on each other, and those in terms.
 """
 
 from html import escape
@@ -69,6 +74,7 @@ def explain(
     *,
     delta: Tensor | None = None,
     symbols: bool = False,
+    maps: tuple[int, int] | None = None,
 ) -> Page:
     """A page that steps through the forward and the backward pass of a layer of torch.nn's or manualbp.nn's.
 
@@ -76,7 +82,9 @@ def explain(
     the weights that it has; CrossEntropyLoss; a Sequential of these, and Flatten; or the functions sigmoid, relu and
     cross_entropy. x: its input, one sample or a batch, images of 12 x 12 pixels at most; computed with in float64 on
     the CPU. target: the classes, int64 [N], for cross-entropy. delta: dL/dy, small numbers where it is not given.
-    symbols: letters first, not numbers. Nothing of the caller's is changed, and no hook is called.
+    symbols: letters first, not numbers. maps: of a convolution alone, the output map and the input map, from 0, whose
+    steps are shown, its numbers with the figures of a float32; (0, 0) where all maps are too many for a page.
+    Nothing of the caller's is changed, and no hook is called.
     Raises ValueError naming what has no page, what does not fit, or what is too large.
     """
     model = layer_or_function
@@ -89,11 +97,13 @@ def explain(
     for name, t in {"x": x, "target": target, "delta": delta}.items():
         if not (isinstance(t, Tensor) or (t is None and name != "x")):
             raise ValueError(f"explain: {name} is a {type(t).__name__}; it must be a tensor")
+    if maps is not None and not (isinstance(maps, tuple) and [*map(type, maps)] == [int, int]):
+        raise ValueError(f"explain: maps = {maps!r}; it must be a tuple of two numbers, an output map and an input map")
     kind = "network" if isinstance(model, nn.Sequential) else kind_of(model).name
     title = f"{type(model).__name__} of {' x '.join(map(str, x.shape))}"
     given = small(kind)
     drawn = delta if delta is not None else lambda shape: given("delta", shape)
-    own = page_of(model, x, drawn, target, symbols, id="own", kind=kind, title=title, note="")
+    own = page_of(model, x, drawn, target, symbols, maps, id="own", kind=kind, title=title, note="")
     return with_questions(own)
 
 

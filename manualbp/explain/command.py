@@ -11,18 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.explain import Page, with_questions
+from manualbp.explain import Page, book, trained_page, with_questions
 from manualbp.explain.examples import EXAMPLES, OPTIONS, SEVERAL, example, gallery_page, random
 from manualbp.explain.network import LARGEST
 from manualbp.explain.questions import asked_of
+from manualbp.explain.subjects import class_of, of_checkpoint, of_model
+from manualbp.explain.trained import look
 from manualbp.text import WIDTH
 
 BELOW = "  "
+OUT = Path("explain.html")
 MAPS = 16  # channels, or images of a batch
 EXAMPLE = """\
 examples:
   python -m manualbp explain
-  python -m manualbp explain conv2d --image 5x5 --kernel 3x3 --stride 2 --padding 1 --open"""
+  python -m manualbp explain conv2d --image 5x5 --kernel 3x3 --stride 2 --padding 1 --open
+  python -m manualbp explain --checkpoint runs/digits-block/version_0/best.ckpt --image digit.png"""
 
 
 def add_command(commands: Any) -> None:
@@ -31,7 +35,7 @@ def add_command(commands: Any) -> None:
         help="a page that steps through a gradient, product by product",
         description="Write a page that steps through the forward and the backward pass of a layer with numbers:\n"
         "every cell as the sum of products that it is. Without KIND, a gallery of all kinds,\n"
-        "with the examples of the lectures.",
+        "with the examples of the lectures. With --book, all derivations beside their code.",
         epilog=f"kinds:\n{fill(', '.join(OPTIONS), WIDTH, initial_indent=BELOW, subsequent_indent=BELOW)}\n{EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -39,7 +43,7 @@ def add_command(commands: Any) -> None:
     command.set_defaults(run=run)
     add = command.add_argument
     add("kind", metavar="KIND", nargs="?", choices=OPTIONS, help="of the layer, as conv2d")
-    add("--image", metavar="HxW", type=sizes(1, LARGEST), help=f"rows and columns, at most {LARGEST}x{LARGEST}")
+    add("--image", metavar="HxW", help=f"rows and columns, at most {LARGEST}x{LARGEST}; or a FILE that a network sees")
     add("--kernel", metavar="PxQ", type=sizes(1, LARGEST), help="of the kernel, or of the window that is pooled")
     add("--stride", metavar="S", type=sizes(1, LARGEST), help="one number, or as 2x1")
     add("--padding", metavar="N", type=padding, help='one number, as 1x0, or "same"')
@@ -49,26 +53,88 @@ def add_command(commands: Any) -> None:
     add("--batch", metavar="N", type=count, help=f"images, at most {MAPS}")
     add("--values", metavar="HOW", help="random, symbols, or the file of a picture; small numbers if it is not given")
     add("--seed", type=int, metavar="N", help="of the random numbers (default: 0)")
-    add(
-        "--out", metavar="FILE", type=Path, default=Path("explain.html"), help="that is written (default: explain.html)"
-    )
+    add("--checkpoint", metavar="CKPT", type=Path, help="of train.py: what its layers make of the --image FILE")
+    add("--model", metavar="MODULE:NAME", help="the same for a network, as torchvision.models:resnet18")
+    add("--weights", metavar="FILE", type=Path, help="of the --model, a state_dict of torch.save")
+    add("--target", metavar="CLASS", help="the label, a name or a number (default: the network's prediction)")
+    add("--book", metavar="DIR", type=Path, help="all derivations beside their code, as pages in a new folder")
+    add("--out", metavar="FILE", type=Path, default=OUT, help=f"that is written (default: {OUT})")
     add("--open", action="store_true", help="open it in a browser")
     add("--force", action="store_true", help="write over a FILE that is there")
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.book is not None:
+        return _book(options)
     out: Path = options.out
     if out.exists() and not options.force:
         raise ValueError(f"argument --out: {out} exists already; --force writes over it")
     if not out.parent.is_dir():
         raise ValueError(f"argument --out: {out.parent} is no folder")
-    page = gallery() if options.kind is None else _asked(options)
-    if options.kind is None and (given := _given(options)):
-        raise ValueError(f"argument --{next(iter(given))}: it goes with a KIND, as conv2d")
-    page.save(out, options.force)
+    text = _of_layers(options).html() if options.checkpoint is options.model is None else _of_network(options)
+    with out.open("w" if options.force else "x", encoding="utf-8") as file:
+        file.write(text)
     print(f"{out} is written")
     if options.open:
         webbrowser.open(out.resolve().as_uri())
+
+
+def _book(options: argparse.Namespace) -> None:
+    for name, value in vars(options).items():
+        if name not in ("command", "run", "book", "open") and value is not None and value is not False and value != OUT:
+            raise ValueError(f"argument --book: it goes alone, without {'KIND' if name == 'kind' else '--' + name}")
+    first = book.write(options.book, gallery())
+    print(f"{first} is written")
+    if options.open:
+        webbrowser.open(first.resolve().as_uri())
+
+
+def _of_layers(options: argparse.Namespace) -> Page:
+    for name in ("weights", "target"):
+        if getattr(options, name) is not None:
+            goes = "--model" if name == "weights" else "--checkpoint or --model"
+            raise ValueError(f"argument --{name}: it goes with {goes}")
+    image: str | None = options.image
+    if image is not None:
+        try:
+            options.image = sizes(1, LARGEST)(image)
+        except argparse.ArgumentTypeError as error:
+            what = "" if re.fullmatch("[0-9x]+", image) else "; a picture goes with --checkpoint or --model"
+            raise ValueError(f"argument --image: {error}{what}") from error
+    if options.kind is not None:
+        return _asked(options)
+    if given := _given(options):
+        raise ValueError(f"argument --{next(iter(given))}: it goes with a KIND, as conv2d")
+    return gallery()
+
+
+def _of_network(options: argparse.Namespace) -> str:
+    """The page of --checkpoint or --model, as text."""
+    whose = "--checkpoint" if options.model is None else "--model"
+    if options.kind is not None:
+        raise ValueError(f"argument KIND: {options.kind}; {whose} takes none")
+    for name in _given(options):
+        if name != "image":
+            raise ValueError(f"argument --{name}: it goes with a KIND, as conv2d, not with {whose}")
+    if options.image is None:
+        raise ValueError(f"argument --image: {whose} needs the file of a picture")
+    image = Path(options.image)
+    if options.model is None:
+        if options.weights is not None:
+            raise ValueError("argument --weights: it goes with --model; a checkpoint has its own")
+        subject = of_checkpoint(options.checkpoint, image)
+    elif options.checkpoint is not None:
+        raise ValueError("argument --model: it does not go with --checkpoint, which has its own network")
+    else:
+        subject = of_model(options.model, options.weights, image)
+    target = None if options.target is None else class_of(options.target, subject.classes)
+    try:
+        seen = look(subject.network, subject.x, target, subject.loss)
+    except ValueError as error:
+        if str(error).startswith("argument"):
+            raise
+        raise ValueError(f"argument {whose}: {options.model or options.checkpoint}: {error}") from error
+    return trained_page.html(subject, seen, image.name)
 
 
 def gallery() -> Page:

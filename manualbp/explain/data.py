@@ -20,6 +20,8 @@ from manualbp.explain import mathml
 Term = tuple[float, list[tuple[str, int]]]  # coefficient, and (grid, cell) of each factor
 
 LIMIT = 40_000  # products of a layer, or cells under its windows
+# Where single maps are shown, of the input and of the output, and of the kernel: 64 to 64 maps of 8 x 8 under 3 x 3.
+NUMBERS, WEIGHTS = 4_096, 36_864
 STEMS = {"delta": "d", "loss": "L"}
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -47,7 +49,10 @@ class Grid:
         return torch.arange(self.values.numel()).view(self.shape)
 
     def indices(self) -> list[str]:
-        """The index of each cell, as at the head of this file."""
+        """The index of each cell, as at the head of this file; what is cut from a tensor has that tensor's."""
+        if self.of is not None and self.at is not None:
+            own = self.of.indices()
+            return [own[k] for k in self.at.flatten().tolist()]
         kept = [a for a, n in enumerate(self.shape) if n > 1 or a >= len(self.shape) - self.own]
         close = [a for a in kept if a >= len(self.shape) - 2]
         together = self.own == 2 and all(self.shape[a] < 10 for a in close)
@@ -60,9 +65,11 @@ class Grid:
     def symbols(self) -> list[str]:
         return [self.stem + index for index in self.indices()]
 
+    def head(self) -> dict[str, Any]:
+        return {"label": self.stem, "title": self.title, "shape": [*self.shape], "role": self.role}
+
     def data(self) -> dict[str, Any]:
-        label = "delta" if self.stem == "d" else self.stem
-        own = {"label": label, "title": self.title, "shape": [*self.shape], "role": self.role}
+        own = self.head()
         if self.of is None or self.at is None:
             return own | {"values": self.values.flatten().tolist(), "symbols": self.symbols()}
         at, names = self.at.flatten().tolist(), self.of.symbols()
@@ -75,7 +82,10 @@ class Grid:
 
 @dataclass
 class Draft:
-    """A page while it is made. In a network a layer's panels have `prefix` before their ids, `name` before titles."""
+    """A page while it is made. In a network a layer's panels have `prefix` before their ids, `name` before titles.
+
+    maps: the output and the input map of which alone the steps are shown; then what can be looked up is not written.
+    """
 
     grids: dict[str, Grid] = field(default_factory=dict)
     panels: list[dict[str, Any]] = field(default_factory=list)
@@ -83,6 +93,7 @@ class Draft:
     prefix: str = ""
     name: str = ""
     alone: bool = True
+    maps: tuple[int, int] | None = None
 
     def grid(self, id: str, values: Tensor, title: str, role: str, own: int = 2, stem: str = "") -> Grid:
         """A tensor of the library's."""
@@ -127,6 +138,10 @@ class Draft:
         self.grids |= {g.id: g for g in grids}
         given = [term for cell in terms or [] for term in cell]
         factors = _common(tuple(name for name, _ in term) for _, term in given)
+        slide: list[int] = []
+        if self.maps is not None and windows and moving:
+            factors = tuple(g.id for g in sorted([windows[0], moving[0]], key=lambda g: g.role))  # delta, input, kernel
+            slide = windows[1][0].flatten().tolist()
         coefficients = {c for c, _ in given}
         scaled = not coefficients <= {1}
         panel = {
@@ -146,8 +161,11 @@ class Draft:
             panel["coefficient"] = True
         if scaled and len(coefficients) == 1:
             panel["coef_text"] = mathml.fraction(*coefficients)
-        names = {g.id: [mathml.symbol(g.stem, index) for index in g.indices()] for g in self._real()}
+        summed = {} if filled is not None else {name: self.grids[name] for _, term in given for name, _ in term}
+        names = {g.id: [mathml.symbol(g.stem, k) for k in g.indices()] for g in [*summed.values(), result]}
         made = []
+        if slide:
+            panel["slide"] = slide
         for cell in range(result.values.numel()):
             own = terms[cell] if terms is not None else []
             step: dict[str, Any] = {"cell": cell, "terms": [_written(term, factors, scaled) for term in own]}
@@ -157,11 +175,31 @@ class Draft:
                 sums = [(c, [names[name][k] for name, k in term]) for c, term in own]
                 step["formula"] = mathml.filled(names[result.id][cell], sums)
             if windows:
-                step["window"] = windows[1][cell].flatten().tolist()
-            if moving and moving[1][cell].numel() < moving[0].values.numel():
+                window = windows[1][cell].flatten().tolist()
+                step |= {"shift": window[0] - slide[0]} if slide else {"window": window}
+            if moving and not slide and moving[1][cell].numel() < moving[0].values.numel():
                 step["moved"] = moving[1][cell].flatten().tolist()
             made.append(step | {key: values[cell] for key, values in steps.items()})
         self.panels.append(panel | {"steps": made})
+
+    def _short(self) -> dict[str, dict[str, Any]]:
+        """The grids without the numbers that stand in the nested lists, with the symbols of the drawn cells only."""
+        drawn: dict[str, set[int]] = {g.id: set() for g in self._real()}
+        made = {}
+        for g in self.grids.values():
+            made[g.id] = g.head()
+            if g.of is not None and g.at is not None:
+                at = g.at.flatten().tolist()
+                made[g.id] |= {"of": g.of.id, "at": at}
+                drawn.get(g.of.id, set()).update(k for k in at if k >= 0)
+        for panel in self.panels:
+            for name in panel["shows"]:
+                drawn.get(name, set()).update(range(self.grids[name].values.numel()))
+        for name, cells in drawn.items():
+            symbols = self.grids[name].symbols()
+            all_drawn = len(cells) == len(symbols)
+            made[name]["symbols"] = symbols if all_drawn else {k: symbols[k] for k in sorted(cells)}
+        return made
 
     def _real(self) -> list[Grid]:
         return [g for g in self.grids.values() if g.of is None]
@@ -172,7 +210,7 @@ class Draft:
         """The page as data, its tensors as nested lists, too."""
         head = {"id": id, "kind": kind, "title": title, "note": note, "settings": settings, "symbols": symbols}
         tensors = {g.id: g.values.tolist() for g in self._real()}
-        grids = {g.id: g.data() for g in self.grids.values()}
+        grids = {g.id: g.data() for g in self.grids.values()} if self.maps is None else self._short()
         return head | {"b": None, "db": None} | tensors | {"grids": grids, "panels": self.panels} | self.more
 
 

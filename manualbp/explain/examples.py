@@ -39,6 +39,8 @@ NUMBERS: dict[str, Sequence[float]] = {
     "x of relu": (-2, -1, -0.5, 0, 0.5, 1, 2, 3, -3),
     "x of cross_entropy": [log(yhat) for yhat in (0.5, 0.1, 0.1, 0.2, 0.1)],
     "x of batch_norm": (2, 6, 6, 2),  # mean 4, variance 4
+    **dict.fromkeys(["w of block", "w of network"], (0.5, -0.25, -0.25, 0.25, -0.25)),  # no sigmoid is flat
+    **dict.fromkeys(["b of block", "b of network"], (0.25, -0.25, 0)),
     "b of batch_norm": (0.5, 1, -1),
     "delta of avg_pool2d": (0.5, 1, -1, 2),
 }
@@ -82,7 +84,7 @@ def example(
         p.data = draw("w" if name.endswith("weight") else "b", p.shape)
     target = torch.arange(N) % o["channels"][-1] if kind in ("cross_entropy", "network") else None
     head = {"id": id or kind, "kind": kind, "title": title or _title(kind, o), "note": note}
-    return page_of(model, x, lambda shape: draw("delta", shape), target, symbols, **head)
+    return page_of(model, x, lambda shape: draw("delta", shape), target, symbols, None, **head)
 
 
 def _model(kind: str, o: dict[str, Any]) -> nn.Module:

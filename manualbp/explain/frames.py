@@ -11,6 +11,14 @@ def places(grid: Grid) -> list[tuple[int, ...]]:
     return [tuple(place) for place in torch.cartesian_prod(*map(torch.arange, grid.shape)).tolist()]
 
 
+def named(grid: Grid) -> list[tuple[int, ...]]:
+    """The places of a grid's cells in the tensor that they are cut from."""
+    if grid.of is None or grid.at is None:
+        return places(grid)
+    own = places(grid.of)
+    return [own[k] for k in grid.at.flatten().tolist()]
+
+
 def spread(cells: Tensor, steps: tuple[int, ...]) -> Tensor:
     """The sheets with steps - 1 empty rows and columns (-1) between."""
     (s, r), (H, W) = steps, cells.shape[-2:]

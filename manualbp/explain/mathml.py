@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 from html import escape
 
-LETTERS = {"d": "δ", "delta": "δ", "mu": "μ", "yhat": "ŷ", "xhat": "x̂", "eps": "ε"}
+LETTERS = {"delta": "d"}  # the letter of its cells, as in the tables of lecture 002
 MINUS, PRIME = "\u2212", "\u2032"
 TOKEN = re.compile(r"sum_\{([^}]*)\}|([A-Za-z]+[0-9]*)(?:\[([^\]]*)\])?(')?|([0-9]+(?:\.[0-9]+)?)|(\S)")
 ALL, HEAD = 6, 4  # a sum of more terms than ALL is written as its first HEAD and its last one
@@ -31,7 +31,7 @@ def _token(found: re.Match[str]) -> str:
 
 def symbol(stem: str, index: str) -> str:
     """A cell: its letter, and its index below."""
-    letter = f"<mi>{escape(LETTERS.get(stem, stem))}</mi>"
+    letter = f"<mi>{escape(stem)}</mi>"
     return f"<msub>{letter}<mn>{index}</mn></msub>" if index else letter
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from manualbp.explain import classes, convolution, norm, pointwise, pooling, rotation
-from manualbp.explain.data import Draft, Grid
+from manualbp.explain.data import NUMBERS, Draft, Grid
 from manualbp.nn import TrueConv2d
 
 LARGEST = 12  # rows and columns of an image or a kernel
@@ -26,13 +26,14 @@ class Kind(NamedTuple):
     describe: Callable[[Draft, Any, dict[str, Grid]], None]
     axes: int | None = 4  # of the input
     settings: tuple[str, ...] = ()
+    cells: int = CELLS  # of the input
 
 
 WINDOW = ("kernel_size", "stride", "padding", "ceil_mode")
 SLID = ("stride", "padding", "dilation", "groups")
 KINDS = (
-    Kind("true_conv2d", TrueConv2d, convolution.forward, rotation.describe, settings=SLID),
-    Kind("conv2d", nn.Conv2d, convolution.forward, rotation.describe, settings=SLID),
+    Kind("true_conv2d", TrueConv2d, convolution.forward, rotation.describe, settings=SLID, cells=NUMBERS),
+    Kind("conv2d", nn.Conv2d, convolution.forward, rotation.describe, settings=SLID, cells=NUMBERS),
     Kind("max_pool2d", nn.MaxPool2d, pooling.maxima, pooling.describe_maximum, settings=(*WINDOW, "dilation")),
     Kind("avg_pool2d", nn.AvgPool2d, pooling.means, pooling.describe_mean, settings=(*WINDOW, "count_include_pad")),
     Kind("sigmoid", nn.Sigmoid, pointwise.sigmoid, pointwise.describe_sigmoid, None),
@@ -70,21 +71,36 @@ def layers_of(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module
 
 @torch.enable_grad()
 def page_of(
-    model: nn.Module, x: Tensor, delta: Tensor | Draw, target: Tensor | None, symbols: bool, **head: str
+    model: nn.Module,
+    x: Tensor,
+    delta: Tensor | Draw,
+    target: Tensor | None,
+    symbols: bool,
+    maps: tuple[int, int] | None,
+    **head: str,
 ) -> dict[str, Any]:
-    """The page of a layer, or of several in a row. delta: dL/dy, or what draws it in the shape of y."""
+    """The page of a layer, or of several in a row. delta: dL/dy, or what draws it in the shape of y.
+
+    maps: the output and the input map of a convolution whose steps alone are shown; None: all, or (0, 0) of too many.
+    """
     layers = [*layers_of(model)]
     kinds = [kind_of(layer) for _, layer in layers]
     _refuse_loss(kinds, target)
-    values, own = _forward(layers, kinds, x, target)
+    x = x.detach().to("cpu", torch.float64)
+    if kinds[0].axes in (2, 4) and x.ndim == kinds[0].axes - 1:  # one sample
+        x = x.unsqueeze(0)
+    maps = _shown_maps(layers, kinds, x, maps)
+    exact = (lambda t: t) if maps is None else _rounded
+    values, own = _forward(layers, kinds, exact(x), target, exact)
     y = values[-1]
     delta = torch.ones_like(y) if target is not None else delta if isinstance(delta, Tensor) else delta(y.shape)
+    delta = exact(delta.detach().to(y))
     if delta.shape != y.shape:
         raise ValueError(f"explain: delta has shape {[*delta.shape]} and the output {[*y.shape]}; they must be equal")
     _refuse_infinite(delta=delta, output=y)
     asked = [*values[:-1], *(p for ps in own for p in ps.values() if p.requires_grad)]
-    gradients = dict(zip(asked, torch.autograd.grad(y, asked, delta.to(y)), strict=True)) | {y: delta.to(y)}
-    draft = Draft(alone=len(layers) == 1)
+    gradients = dict(zip(asked, torch.autograd.grad(y, asked, delta), strict=True)) | {y: delta}
+    draft = Draft(alone=len(layers) == 1, maps=maps)
     forth, back = [], []
     grids = [_grids(draft, kinds[-1], k, len(layers), values[k], gradients[values[k]]) for k in range(len(values))]
     for k, ((name, layer), kind, parameters) in enumerate(zip(layers, kinds, own, strict=True)):
@@ -104,7 +120,42 @@ def page_of(
         back = [*compress(draft.panels, map(not_, forwards)), *back]
     draft.panels = forth + back
     settings = {name: getattr(layers[0][1], name) for name in kinds[0].settings if draft.alone}
+    if maps is not None:
+        head["note"] = _note_on(maps, own[0]["w"].shape[0], x.shape[1])
     return draft.page(symbols=symbols, settings=settings, **head)
+
+
+def _shown_maps(
+    layers: list[tuple[str, nn.Module]], kinds: list[Kind], x: Tensor, maps: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The maps of a convolution that alone are shown, or None for all. That a layer is too large is refused."""
+    (_, layer), kind = layers[0], kinds[0]
+    if len(layers) == 1 and isinstance(layer, nn.Conv2d):
+        _refuse_size(kind, layer, x)
+        return convolution.shown_maps(layer, x, maps)
+    if maps is not None:
+        raise ValueError(f"explain: maps = {maps}; they go with a single Conv2d or TrueConv2d")
+    return None
+
+
+def _rounded(t: Tensor) -> Tensor:
+    """Each number as the shortest decimal that is the same float32, so that a large layer's page is no larger."""
+    made = t
+    for figures in (9, 8, 7, 6):
+        decimals = [float(f"{v:.{figures}g}") for v in t.flatten().tolist()]
+        shorter = torch.tensor(decimals, dtype=t.dtype).view(t.shape)
+        made = shorter.where(shorter.float() == t.float(), made)
+    return made
+
+
+def _note_on(maps: tuple[int, int], O: int, C: int) -> str:
+    o, c = maps
+    return (
+        f"The layer has {C} input and {O} output maps. Each panel steps through one: the forward pass makes output map "
+        f"{o + 1} of {O}, the local gradient is that of input map {c + 1} of {C}, and the kernel gradient that of the "
+        f"sheet between the two. No map is left out of a sum, and all numbers are those of the whole layer; x, w, b "
+        f"and delta have the figures of a float32. Other maps: explain(..., maps=({o}, {c})), counted from 0."
+    )
 
 
 def _refuse_loss(kinds: list[Kind], target: Tensor | None) -> None:
@@ -117,12 +168,13 @@ def _refuse_loss(kinds: list[Kind], target: Tensor | None) -> None:
 
 
 def _forward(
-    layers: list[tuple[str, nn.Module]], kinds: list[Kind], x: Tensor, target: Tensor | None
+    layers: list[tuple[str, nn.Module]],
+    kinds: list[Kind],
+    x: Tensor,
+    target: Tensor | None,
+    exact: Callable[[Tensor], Tensor],
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """What goes into each layer and comes out of the last, in float64, and the parameters of each."""
-    x = x.detach().to("cpu", torch.float64)
-    if kinds[0].axes in (2, 4) and x.ndim == kinds[0].axes - 1:  # one sample
-        x = x.unsqueeze(0)
     values, own = [x.clone().requires_grad_()], []
     for (_, layer), kind in zip(layers, kinds, strict=True):
         _refuse_size(kind, layer, values[-1])
@@ -130,7 +182,7 @@ def _forward(
         if kind.name == "cross_entropy" and target is not None:
             parameters = {"target": target}
         else:
-            doubles = {role: p.detach().to("cpu", torch.float64) for role, p in given.items() if p is not None}
+            doubles = {role: exact(p.detach().to("cpu", torch.float64)) for role, p in given.items() if p is not None}
             parameters = {role: p.clone().requires_grad_() for role, p in doubles.items()}
         _refuse_infinite(**{f"the input of {type(layer).__name__}": values[-1]}, **parameters)
         own.append(parameters)
@@ -149,10 +201,10 @@ def _refuse_size(kind: Kind, layer: nn.Module, x: Tensor) -> None:
     if x.ndim == 0 or (kind.axes and x.ndim != kind.axes):
         wanted = {2: "[N, C]", 4: "[N, C, H, W]"}.get(kind.axes or 0, "of an axis or more")
         raise ValueError(f"explain: the input of {name} has shape {shape}; it must be {wanted}")
-    if x.numel() == 0 or x.numel() > CELLS or (x.ndim > 2 and max(shape[-2:]) > LARGEST):
+    if x.numel() == 0 or x.numel() > kind.cells or (x.ndim > 2 and max(shape[-2:]) > LARGEST):
         raise ValueError(
             f"explain: the input of {name} has shape {shape}; a page shows images of at most {LARGEST} x {LARGEST} and "
-            f"1 to {CELLS:,} numbers in all"
+            f"1 to {kind.cells:,} numbers in all: take a part of it"
         )
     window = getattr(layer, "kernel_size", 1)
     if max(window if isinstance(window, tuple) else (window,)) > LARGEST:

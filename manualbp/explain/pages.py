@@ -16,7 +16,7 @@ def html(data: dict[str, Any]) -> str:
     text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     parts = {
         "title": escape(data["pages"][0]["title"]),
-        "css": (WEB / "page.css").read_text("utf-8"),
+        "css": "".join((WEB / name).read_text("utf-8") for name in ("base.css", "page.css")),
         "js": script("main.js", set()),
         "data": text.replace("</", "<\\/").replace("<!--", "\\u003c!--"),
     }

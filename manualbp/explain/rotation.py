@@ -13,7 +13,7 @@ from manualbp.nn import TrueConv2d
 
 def describe(draft: Draft, layer: nn.Conv2d, t: dict[str, Grid]) -> None:
     convolution.describe(draft, layer, t)
-    if draft.alone:
+    if draft.alone and draft.maps is None:
         _not_rotated(draft, layer, t)
 
 

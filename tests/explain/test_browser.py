@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import manualbp.functional as F
+from manualbp import explain
 from manualbp.explain.pages import html
 
 AXE = Path(__file__).with_name("axe.min.js")
@@ -305,6 +306,47 @@ def test_axe_finds_nothing_and_nothing_stands_out_of_the_page(
             found = tab.evaluate("options => axe.run(options)", {"resultTypes": ["violations"], **options})
             assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", ["wide", "phone"])
+def test_a_large_convolution_steps_through_one_map(browser: Any, tmp_path: Path, width: str) -> None:
+    """64 to 64 maps: what is shown of a step are the cells that lie on each other, and their sum is PyTorch's."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer, image, delta = torch.nn.Conv2d(64, 64, 3, padding=1), torch.randn(1, 64, 8, 8), torch.randn(1, 64, 8, 8)
+    file = explain(layer, image, delta=delta, maps=(5, 7)).save(tmp_path / "large.html")
+    x, w, b = (t.double() for t in (image, *layer.state_dict().values()))
+    dx, dw, db = torch.autograd.grad(layer(leaf := image.requires_grad_()), (leaf, *layer.parameters()), delta)
+    y = F.conv2d(x, w, b, padding=1)
+    for tab in opened(browser, file, width, "light"):
+        results = {"forward": y[:, 5], "local-gradient": dx[:, 7], "kernel-gradient": dw[5, 7], "bias-gradient": db[5]}
+        for (id, shown), name in zip(results.items(), ("y_forward", "dx_local", "dw_kernel", "db_kernel"), strict=True):
+            torch.testing.assert_close(
+                shown_grid(tab, id, name), shown.detach().double().flatten(), rtol=5.01e-3, atol=1e-5
+            )
+        step = tab.locator("#panel-forward .controls button").nth(1)
+        tab.locator("#panel-forward .controls input").fill("8")
+        step.click()
+        assert tab.locator("#panel-forward output").text_content() == "10 / 64"
+        lit = tab.locator("#panel-forward td.lit").evaluate_all("cells => cells.map(c => c.dataset.key)")
+        window = [f"x:{(c * 8 + h) * 8 + k}" for c in range(64) for h in (0, 1, 2) for k in (0, 1, 2)]
+        assert [key for key in lit if key.startswith("x:")] == window
+        assert [key for key in lit if key.startswith("w:")] == [f"w:{5 * 576 + k}" for k in range(576)]
+        numbers = tab.locator("#panel-forward .numbers").text_content().translate(MATH)
+        total = eval(re.sub(r"(?<=[\d)])\s*\(", "*(", re.split("[=≈]", numbers)[1]))
+        assert abs(total - y[0, 5, 1, 1]) < 0.02
+        names = tab.locator("#panel-forward .many .sheet-name").all_text_contents()
+        assert names[:2] == ["x[1]", "x[2]"]
+        assert names[64:66] == ["w[6, 1]", "w[6, 2]"]
+        tab.locator("#panel-forward td.now").focus()
+        assert tab.locator("#cell h2").text_content().startswith("y6,22 = ")
+        assert "and 573 more products" in tab.locator("#panel-forward td.now").get_attribute("aria-label")
+        if width == "phone":
+            tab.get_by_role("button", name="Close").click()
+        tab.evaluate(AXE.read_text())
+        found = tab.evaluate("axe.run({runOnly: ['scrollable-region-focusable']})")  # the others have the gallery
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_names_are_text_and_never_markup(browser: Any, tab: Any, tmp_path: Path) -> None:

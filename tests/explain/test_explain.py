@@ -368,6 +368,83 @@ def test_a_layer_of_ones_own(layer: nn.Module, shape: tuple[int, ...]) -> None:
     assert page["id"] == "own"
 
 
+def looked_up(page: dict[str, Any]) -> dict[str, Any]:
+    """A page of single maps, with the values, symbols and terms that are to be looked up in it."""
+    page = read(page)
+    grids = page["grids"]
+    for name, grid in grids.items():
+        of = grids.get(grid.get("of"))
+        given = grid.get("symbols", {})
+        known = dict(enumerate(given)) if isinstance(given, list) else {int(k): symbol for k, symbol in given.items()}
+        grid["values"] = [of["values"][k] if k >= 0 else 0.0 for k in grid["at"]] if of else flat(page[name])
+        grid["symbols"] = [of["symbols"].get(k) for k in grid["at"]] if of else known
+        if of:
+            grid["symbols"] = dict(enumerate(grid["symbols"]))
+    for panel in page["panels"]:
+        for step in panel["steps"] if "slide" in panel else ():
+            pairs = [
+                [(name, k + step["shift"] if name == panel["over"] else moved) for name in panel["factors"]]
+                for moved, k in enumerate(panel["slide"])
+            ]
+            real = [pair for pair in pairs if all(grids[name]["symbols"][k] is not None for name, k in pair)]
+            step["terms"] = [*({"c": 1, "f": pair} for pair in real), *step["terms"]]
+    return page
+
+
+SINGLE: list[tuple[nn.Conv2d, tuple[int, ...], tuple[int, int]]] = [
+    (nn.Conv2d(2, 3, 2), (1, 2, 3, 3), (2, 1)),
+    (nn.Conv2d(4, 6, (3, 2), 2, 1, groups=2), (2, 4, 5, 4), (4, 3)),
+    (nn.Conv2d(3, 2, 2, padding="same", dilation=3, bias=False), (1, 3, 6, 5), (1, 0)),
+    (nn.Conv2d(3, 3, 3, padding=1, groups=3), (2, 3, 4, 4), (1, 1)),
+    (manualbp.nn.TrueConv2d(3, 2, (2, 3), (1, 2), 1), (1, 3, 4, 5), (0, 2)),
+    (manualbp.nn.TrueConv2d(4, 4, 2, groups=2, dilation=2), (2, 4, 4, 5), (3, 2)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape", "maps"), SINGLE, ids=str)
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
+def test_steps_of_single_maps_are_those_of_the_page_of_all(
+    layer: nn.Conv2d, shape: tuple[int, ...], maps: tuple[int, int]
+) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    whole = read(manualbp.explain(layer, x).data["pages"][0])
+    page = looked_up(manualbp.explain(layer, x, maps=maps).data["pages"][0])
+    assert [panel["id"] for panel in page["panels"]] == [panel["id"] for panel in whole["panels"]]
+    for panel, other in zip(page["panels"], whole["panels"], strict=True):
+        assert panel["formula"] == other["formula"]
+        result = page["grids"][panel["result"]]
+        assert len(panel["steps"]) == len(result["at"])
+        for step, text in zip(panel["steps"], sums_of(page, panel), strict=True):
+            k = result["at"][step["cell"]]
+            assert step["formula"] == other["steps"][k]["formula"]
+            assert Counter(text.split(" + ")) == Counter(sums_of(whole, other)[k].split(" + "))
+            assert close(evaluated(page, panel, step), result["values"][step["cell"]])
+    for name in ("x", "w", "b", "delta", "y", "dx", "dw", "db"):
+        assert page[name] is None or torch.allclose(double(page[name]), double(whole[name]), rtol=1e-6, atol=1e-6)
+
+
+def test_a_large_convolution_shows_the_steps_of_single_maps() -> None:
+    """As in ResNet-18's layer1.0: 64 to 64 maps. The sums are over all of them, the lists of the whole layer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer, x, delta = nn.Conv2d(64, 64, 3, padding=1), torch.randn(1, 64, 8, 8), torch.randn(1, 64, 8, 8)
+    made = manualbp.explain(layer, x, delta=delta)
+    assert len(made.html().encode()) < 2_000_000
+    page = looked_up(made.data["pages"][0])
+    assert torch.equal(double(page["x"]).float(), x)
+    assert torch.equal(double(page["w"]).float(), layer.weight)
+    for name, t in by_pytorch("conv2d", page).items():
+        assert close(page[name], t.detach()), name
+    counts = {}
+    for panel in page["panels"]:
+        values = page["grids"][panel["result"]]["values"]
+        assert all(close(evaluated(page, panel, step), values[step["cell"]]) for step in panel["steps"])
+        counts[panel["id"]] = max(len(step["terms"]) for step in panel["steps"])
+    assert [len(panel["steps"]) for panel in page["panels"]] == [64, 64, 9, 1]
+    assert counts == {"forward": 577, "local-gradient": 576, "kernel-gradient": 64, "bias-gradient": 64}
+    assert "output map 1 of 64" in page["note"]
+
+
 def test_cross_entropy_functions_and_delta() -> None:
     z, t = torch.randn(2, 3), torch.tensor([2, 0])
     for layer in (nn.CrossEntropyLoss(), T.cross_entropy, manualbp.functional.cross_entropy):
@@ -400,7 +477,15 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nn.Conv2d(1, 1, 13, padding=6), IMAGE, {}, "kernel_size = (13, 13)"),
     (nn.Conv2d(1, 1, 5), IMAGE, {}, "must fit into the padded image"),
     (nn.Conv2d(2, 1, 2), IMAGE, {}, "they must be as many"),
-    (nn.Conv2d(16, 32, 3), torch.ones(2, 16, 8, 8), {}, "589,824 cells"),
+    (nn.Sequential(nn.Conv2d(16, 32, 3), nn.ReLU()), torch.ones(2, 16, 8, 8), {}, "589,824 cells; a page"),
+    (nn.Conv2d(28, 28, 3, padding=1), torch.ones(1, 28, 12, 12), {"maps": (0, 28)}, "maps = (0, 28)"),
+    (nn.Conv2d(8, 8, 1, groups=2), torch.ones(1, 8, 2, 2), {"maps": (4, 3)}, "from 0 to 7 in 2 groups"),
+    (nn.Conv2d(28, 64, 3, padding=1), torch.ones(1, 28, 12, 12), {}, "for one map windows of 82,944 cells; a"),
+    (nn.Conv2d(64, 64, 3), torch.ones(1, 64, 12, 12), {}, "1 to 4,096 numbers in all: take a part of it"),
+    (nn.Conv2d(64, 128, 3), torch.ones(1, 64, 4, 4), {}, "a kernel of 73,728 numbers; a page shows at most 36,864"),
+    (nn.Conv2d(16, 500, 1), torch.ones(1, 16, 6, 6), {}, "an output of 18,000 numbers; a page shows at most 4,096"),
+    (nn.Conv2d(2, 2, 1), torch.ones(1, 2, 2, 2), {"maps": 1}, "maps = 1; it must be a tuple of two numbers"),
+    (nn.ReLU(), IMAGE, {"maps": (0, 0)}, "they go with a single Conv2d"),
     (nn.Linear(2, 3), torch.ones(1, 2, 2), {}, "it must be [N, C]"),
     (nn.Linear(300, 200), torch.ones(1, 300), {}, "60,000 products"),
     (nn.Sigmoid(), torch.ones(5000), {}, "1 to 4,000 numbers"),

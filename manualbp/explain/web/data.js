@@ -2,6 +2,16 @@
 
 export const data = JSON.parse(document.getElementById("manualbp-data").textContent);
 
+/** Writes into the grids of single maps what is left out there: values, from the nested lists, and symbols. */
+function fill(page) {
+  for (const [name, grid] of Object.entries(page.grids)) {
+    if (grid.values) continue;
+    const of = page.grids[grid.of];
+    grid.values = of ? grid.at.map((index) => (index < 0 ? 0 : of.values[index])) : page[name].flat(Infinity);
+    grid.symbols ??= grid.at.map((index) => (index < 0 ? "0" : of.symbols[index]));
+  }
+}
+
 /** The tensor that a grid shows: itself, or that of which it is the padded or rotated one. */
 export function tensorOf(page, name) {
   while (page.grids[name].of !== undefined) name = page.grids[name].of;
@@ -33,6 +43,16 @@ function readTerm(panel, term) {
   return { coefficient, factors: indices.map((index, k) => [panel.factors[k], index]) };
 }
 
+/** A step with its terms read. Of a sliding window without a list they are the cells that lie on each other. */
+function readStep(page, panel, step) {
+  const terms = (step.terms ?? []).map((term) => readTerm(panel, term));
+  if (!panel.slide) return { ...step, terms };
+  const window = panel.slide.map((index) => index + step.shift);
+  const pairs = window.map((index, moved) => panel.factors.map((name) => [name, name === panel.over ? index : moved]));
+  const products = pairs.filter((factors) => factors.every(([name, index]) => keyOf(page, name, index) !== null));
+  return { ...step, window, terms: [...products.map((factors) => ({ coefficient: 1, factors })), ...terms] };
+}
+
 function put(map, key, entry) {
   if (key === null) return;
   if (!map.has(key)) map.set(key, []);
@@ -41,10 +61,11 @@ function put(map, key, entry) {
 
 /** A page with its terms read, `made` (a cell's own steps) and `used` (the steps and terms that it takes part in). */
 export function modelOf(page) {
+  fill(page);
   const made = new Map(), used = new Map(), largest = new Map();
   const panels = page.panels.map((panel) => ({
     ...panel,
-    steps: panel.steps.map((step) => ({ ...step, terms: (step.terms ?? []).map((term) => readTerm(panel, term)) })),
+    steps: panel.steps.map((step) => readStep(page, panel, step)),
   }));
   panels.forEach((panel, p) => panel.steps.forEach((step, s) => {
     put(made, keyOf(page, panel.result, step.cell), { p, s });

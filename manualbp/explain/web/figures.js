@@ -8,7 +8,7 @@ export function drawLegend(page, symbols) {
   const roles = ["input", "kernel", "bias", "output", "delta", "gradient"];
   const drawn = roles.filter((role) => grids.some((grid) => grid.role === role));
   const marks = [["lit", "in the sum"], ["now", "its result"], ["echo", "the same cells in other panels"]];
-  if (steps.some((step) => step.window)) marks.unshift(["window", "window"]);
+  if (page.panels.some((panel) => panel.over)) marks.unshift(["window", "window"]);
   if (steps.some((step) => step.chosen)) marks.push(["chosen", "the switch"]);
   if (grids.some((grid) => grid.at?.includes(-1))) marks.push(["zero", "put there: padding or gap"]);
   return el("div", { className: "legend" },

@@ -1,8 +1,9 @@
 // Grids of numbers: drawn as tables, one for each sheet; walked by arrows; marked with what a step touches.
 
-import { keyOf, sheetsOf, tensorOf } from "./data.js";
+import { cellOf, keyOf, sheetsOf, tensorOf } from "./data.js";
 import { cellSpeech, el, number, symbol } from "./text.js";
 
+const SHEETS = 16; // of more a grid scrolls
 const MARKS = ["window", "top", "right", "bottom", "left", "lit", "now", "chosen", "echo"];
 
 function drawCell(model, name, index, symbols) {
@@ -24,14 +25,16 @@ function drawCell(model, name, index, symbols) {
 /** A figure with the grid's sheets. Its cells are `cells`, in the order of the data. */
 export function drawGrid(model, name, symbols) {
   const grid = model.page.grids[name];
-  const { label } = tensorOf(model.page, name);
+  const tensor = tensorOf(model.page, name), whole = sheetsOf(tensor), { label } = tensor;
   const { rows, columns, sheets } = sheetsOf(grid);
   const cells = grid.values.map((_, index) => drawCell(model, name, index, symbols));
   const tables = sheets.map((sheet, s) => {
-    const first = s * rows * columns;
+    const first = s * rows * columns, own = cells.slice(first, first + rows * columns);
+    const [, index] = cellOf(own.find((cell) => cell.dataset.key)?.dataset.key ?? `:${first}`);
+    const place = whole.sheets[Math.floor(index / (whole.rows * whole.columns))].name;
     const lines = Array.from({ length: rows }, (_, row) =>
-      el("tr", {}, cells.slice(first + row * columns, first + (row + 1) * columns)));
-    const name = sheet.name && `${label}[${sheet.name}]`;
+      el("tr", {}, own.slice(row * columns, (row + 1) * columns)));
+    const name = place && `${label}[${place}]`;
     const table = el("table", { role: "grid", ariaLabel: `${grid.title} ${name || label}` }, el("tbody", {}, lines));
     const holder = el("div", { className: "sheet" }, name ? el("div", { className: "sheet-name" }, name) : [], table);
     holder.style.gridArea = `${sheet.row} / ${sheet.column}`;
@@ -41,12 +44,14 @@ export function drawGrid(model, name, symbols) {
   const caption = el("figcaption", {}, el("b", {}, label), range, el("div", {}, grid.title));
   const figure = el("figure", { className: `grid ${grid.role}` }, caption, el("div", { className: "sheets" }, tables));
   figure.style.setProperty("--columns", columns);
+  figure.classList.toggle("many", sheets.length > SHEETS);
   cells[0].tabIndex = 0;
   figure.addEventListener("keydown", (event) => walk(event, cells, columns));
   figure.addEventListener("focusin", (event) => {
     for (const cell of cells) cell.tabIndex = cell === event.target ? 0 : -1;
   });
-  return { name, figure, cells, rows, columns };
+  const byKey = Map.groupBy(cells, (cell) => cell.dataset.key);
+  return { name, figure, cells, byKey, rows, columns, marked: [] };
 }
 
 function walk(event, cells, columns) {
@@ -66,7 +71,7 @@ function walk(event, cells, columns) {
   cells[to]?.focus();
 }
 
-/** The window's outline runs where the neighbour is not in the window. */
+/** The window's outline runs where the neighbour is not in the window. Returns its cells. */
 function outline({ cells, rows, columns }, window) {
   const inside = new Set(window);
   for (const index of inside) {
@@ -79,6 +84,7 @@ function outline({ cells, rows, columns }, window) {
     };
     cells[index].classList.add("window", ...Object.keys(sides).filter((side) => sides[side]));
   }
+  return [...inside].map((index) => cells[index]);
 }
 
 /** What a step touches: each factor's key, with the other factors of its terms. */
@@ -98,12 +104,15 @@ export function touched(model, step) {
 export function markPanel(model, panel, step, grids, echo, symbols) {
   const partners = touched(model, step);
   const result = keyOf(model.page, panel.result, step.cell);
+  const keys = new Set([...partners.keys(), ...echo, result]);
   for (const grid of grids) {
-    for (const cell of grid.cells) {
+    for (const cell of grid.marked) {
       cell.classList.remove(...MARKS);
       delete cell.firstChild.dataset.by;
+    }
+    grid.marked = [...keys].flatMap((key) => grid.byKey.get(key) ?? []);
+    for (const cell of grid.marked) {
       const { key } = cell.dataset;
-      if (key === undefined) continue;
       if (partners.has(key)) cell.classList.add("lit");
       if (key === result && grid.name === panel.result) cell.classList.add("now");
       if (echo.has(key)) cell.classList.add("echo");
@@ -116,9 +125,9 @@ export function markPanel(model, panel, step, grids, echo, symbols) {
       cell.firstChild.dataset.by = by;
       cell.firstChild.classList.toggle("tight", by.length > 6);
     }
-    if (grid.name === panel.moving) outline(grid, step.moved ?? grid.cells.keys());
+    if (grid.name === panel.moving) grid.marked.push(...outline(grid, step.moved ?? grid.cells.keys()));
     if (grid.name !== panel.over) continue;
-    outline(grid, step.window ?? []);
+    grid.marked.push(...outline(grid, step.window ?? []));
     for (const index of step.chosen ?? []) grid.cells[index].classList.add("chosen");
   }
 }

@@ -4,7 +4,7 @@ import { cellOf, data, keyOf, modelOf } from "./data.js";
 import { drawBars, drawCurve, drawLegend, drawWrong } from "./figures.js";
 import { touched } from "./grid.js";
 import { buildPanel } from "./panel.js";
-import { button, el, equals, nodes, number, speech, sum, symbol } from "./text.js";
+import { brief, button, el, equals, nodes, number, speech, sum, symbol } from "./text.js";
 
 const PACE = 1000; // milliseconds from step to step
 const wide = innerWidth > 800;
@@ -117,9 +117,10 @@ function listMade(model, key) {
     const panel = model.panels[p], step = panel.steps[s];
     const value = number(model.page.grids[panel.result].values[step.cell]);
     if (!step.terms.length) return entry(p, s, step.say || value);
-    const [letters, numbers] = ["symbols", "numbers"].map((kind) => nodes(sum(model, panel, step, kind)));
-    return entry(p, s, el("span", {}, letters),
-      el("span", {}, "= ", numbers, ` ${equals(model, panel, step)} ${value}`));
+    const { terms, more } = brief(step), rest = more ? ` + … (${more} more)` : "";
+    const [letters, numbers] = ["symbols", "numbers"].map((kind) => nodes(sum(model, panel, { terms }, kind)));
+    return entry(p, s, el("span", {}, letters, rest),
+      el("span", {}, "= ", numbers, rest, ` ${equals(model, panel, step)} ${value}`));
   });
 }
 

@@ -1,7 +1,7 @@
 // A panel: its grids, its step written out, its controls, its formula, its source and its code.
 
 import { drawGrid, markPanel } from "./grid.js";
-import { button, el, equals, line, nodes, number, speech, sum, symbol } from "./text.js";
+import { brief, button, el, equals, line, nodes, number, speech, sum, symbol } from "./text.js";
 
 const narrow = matchMedia("(max-width: 500px)");
 
@@ -30,6 +30,10 @@ function written(model, panel, step) {
        el("p", { className: "numbers" }, "= ", nodes(sum(model, panel, step, "numbers")),
          ` ${equals(model, panel, step)} `, result)]
     : [el("p", { className: "numbers" }, name, " = ", result)];
+  if (brief(step).more) {
+    for (const long of lines) Object.assign(long, { className: `${long.className} long`, tabIndex: 0 });
+    lines.push(el("p", {}, name.cloneNode(true), ` ${equals(model, panel, step)} `, result.cloneNode(true)));
+  }
   const say = step.say || (panel.linear && !step.terms.length && "No product goes there.");
   if (say) lines.push(el("p", { className: "say" }, say));
   return lines;

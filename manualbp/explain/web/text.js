@@ -2,6 +2,8 @@
 
 import { keyOf } from "./data.js";
 
+const MOST = 150, FEW = 4; // terms that are read in one go: a kernel of 12 x 12 over one map; and of more than that
+
 /** A new element; properties that are no DOM property are set as attributes, children are nodes or text. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -96,12 +98,23 @@ export function equals(model, panel, step) {
   return [...numbers, grids[panel.result].values[step.cell]].every(exact) ? "=" : "≈";
 }
 
+/** The terms to be read in one go: all, or the first few of very many; and how many more there are. */
+export function brief({ terms }) {
+  return terms.length > MOST ? { terms: terms.slice(0, FEW), more: terms.length - FEW } : { terms, more: 0 };
+}
+
+/** A sum as text, in brief. */
+function told(model, panel, step, kind) {
+  const { terms, more } = brief(step);
+  return plain(sum(model, panel, { terms }, kind)) + (more ? ` and ${more} more products` : "");
+}
+
 /** The whole step in one line: y11 = x11 w11 + x12 w12 = 1 × 2 + 3 × 4 = 14. */
 export function line(model, panel, step) {
   const grid = model.page.grids[panel.result];
   const result = number(grid.values[step.cell]);
   if (!step.terms.length) return `${grid.symbols[step.cell]} = ${result}`;
-  const [symbols, numbers] = ["symbols", "numbers"].map((kind) => plain(sum(model, panel, step, kind)));
+  const [symbols, numbers] = ["symbols", "numbers"].map((kind) => told(model, panel, step, kind));
   return `${grid.symbols[step.cell]} = ${symbols} = ${numbers} ${equals(model, panel, step)} ${result}`;
 }
 
@@ -109,7 +122,7 @@ export function line(model, panel, step) {
 export function speech(model, panel, step) {
   const grid = model.page.grids[panel.result];
   const result = number(grid.values[step.cell]).replace(/^−/, "minus ");
-  const terms = step.terms.length ? `${plain(sum(model, panel, step, "speech"))} equals ` : "is ";
+  const terms = step.terms.length ? `${told(model, panel, step, "speech")} equals ` : "is ";
   return `${grid.symbols[step.cell]}: ${terms}${result}. ${step.say ?? ""}`.trim();
 }
 
