@@ -101,12 +101,12 @@ def section(i: int, layer: Seen) -> str:
     """A layer's figures: activation and delta of the same maps, then their kernels and the kernels' gradients."""
     y, shape = layer.maps_of(layer.activation), layer.activation.shape[1:]
     delta = None if layer.delta is None else layer.maps_of(layer.delta)
-    maps = largest(y)
+    maps = largest(y if delta is None else y * delta)
     vector = y[0].numel() == 1
     if vector:
         what = f"all {len(y)} numbers, row by row"
     else:
-        which = f"those of the largest norm: {', '.join(map(str, maps.tolist()))}"
+        which = f"those that the loss depends on most: {', '.join(map(str, maps.tolist()))}"
         what = f"{len(maps)} of {len(y)} maps, {which}" if len(maps) < len(y) else f"all {len(y)} maps"
     figures = []
     for kind, t in {"activation": y, "delta": delta}.items():
