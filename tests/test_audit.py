@@ -195,6 +195,8 @@ def test_a_report_says_where_and_why() -> None:
     assert lines[0] == "Cube: the backward pass is wrong"
     assert "x: " in str(report)
     assert "all numbers are wrong" in " ".join(str(report).split())
+    assert "0.666667 times the true gradient" in " ".join(str(report).split())
+    assert any(line.endswith("in a shell --plot FILE.png") for line in lines)
     assert max(map(len, lines)) <= 100
     assert len(lines) < 30
     assert json.loads(report.to_json())["verdict"] == "wrong"

@@ -69,7 +69,10 @@ def placed(subject: Subject, place: int, report: Report) -> Placed:
     i, k = divmod(int(off.argmax()), off.shape[1])
     at = [int(n) for n in torch.unravel_index(torch.tensor(i), wrong.shape)]
     numbers = f"d y[{k}] is {float(both.given[i, k]):.4g}, true {float(both.true[i, k]):.4g}"
-    return Placed(f"; {described(wrong, both.y[0].shape)}, most at {at}: {numbers}", cause_of(subject, place, both))
+    cause = cause_of(subject, place, both)
+    if cause == "constant factor":
+        numbers += f"; {float((both.given * both.true).sum() / both.true.square().sum()):.6g} times the true gradient"
+    return Placed(f"; {described(wrong, both.y[0].shape)}, most at {at}: {numbers}", cause)
 
 
 def jacobians(subject: Subject, place: int) -> Jacobians | None:

@@ -63,6 +63,8 @@ class Report:
         rows = [(f.kind, f.check, f"{f.input}: {f.what}" if f.input else f.what) for f in found]
         lines = [head, *table(rows, 0, WIDTH)] if rows else [head]
         lines += [f"likely cause: {cause}" for cause in self.causes]
+        if self.given is not None:
+            lines.append('true gradient, given one and difference: report.plot("FILE.png"), in a shell --plot FILE.png')
         lines.append(f"{len(self.checks)} checks in {sum(self.checks.values()):.1f} s, seed {self.seed}")
         for reason in dict.fromkeys(self.left_out.values()):
             names = [name for name, why in self.left_out.items() if why == reason]
