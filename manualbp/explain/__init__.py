@@ -4,13 +4,15 @@ Every number is computed by `manualbp.functional`, forwards and backwards in flo
 those of `kernels.reference`. The page computes nothing: it shows the data of its JSON block, `Page.data`:
 
     version, pages, questions
+    files       the source files that the panels name: each one's text by its path
     a page      id, kind, title, note, settings, symbols; each tensor by its name (x, w, b, delta, y, dx, dw, db ...) as
                 nested lists; grids, what is drawn; panels. Some have wrong (the gradient by the wrong kernel), curve,
                 bars or ways.
     a grid      label, title, shape, values and symbols of its cells, row by row, role. With `of` and `at` its cells are
                 those of another grid: at holds their numbers there, or -1 where there is none.
     a panel     shows, its grids, of which the last is its result; over and moving, the grids of a sliding window;
-                formula, source, code; factors; linear, whether its steps are sums; steps, one a cell of the result
+                formula, source; code, the lines that computed it: file, a key of files, the first line, and the last as
+                end; factors; linear, whether its steps are sums; steps, one a cell of the result
                 Where all maps of a convolution are too many, the grids that are drawn are cut from the tensors, by of
                 and at, as are those around them. Then a grid has no values: they stand in the nested list of its name.
                 And symbols has those of the drawn cells only, by their numbers, if these are not all.
@@ -35,6 +37,7 @@ from manualbp.explain.examples import gallery_page, small
 from manualbp.explain.network import kind_of, page_of
 from manualbp.explain.pages import html
 from manualbp.explain.questions import asked_of
+from manualbp.explain.source import files_of
 
 __all__ = ["Page", "explain"]
 
@@ -49,7 +52,7 @@ class Page:
     """A page; a notebook shows it. data: its JSON block, as at the head of this file."""
 
     def __init__(self, pages: list[dict[str, Any]], questions: list[dict[str, Any]]) -> None:
-        self.data = {"version": 1, "pages": pages, "questions": questions}
+        self.data = {"version": 1, "pages": pages, "questions": questions, "files": files_of(pages)}
 
     def html(self) -> str:
         """One file that needs nothing else."""

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -279,6 +280,83 @@ def test_each_question_opens_its_example_and_is_answered(tab: Any) -> None:
             assert now.get_attribute("data-index") == str(each["cell"])
 
 
+def opened_code(tab: Any, page: dict[str, Any], panel: dict[str, Any]) -> list[str]:
+    """The marked lines, which have the focus, are on the screen, and are those that the panel names."""
+    code, mark = panel["code"], tab.locator(".files mark")
+    tab.wait_for_function("hash => location.hash === hash", arg=f"#{page['id']}/{panel['id']}")
+    assert tab.locator(".files details[open] summary").all_text_contents() == [code["file"]]
+    assert mark.evaluate("mark => mark === document.activeElement")
+    assert mark.evaluate("mark => mark.getBoundingClientRect().bottom <= innerHeight")
+    assert mark.evaluate("mark => mark.getBoundingClientRect().top >= 0")
+    lines = ".files details[open] .line"
+    places = tab.locator(lines).evaluate_all("lines => lines.map((line, k) => line.closest('mark') ? k + 1 : 0)")
+    assert [k for k in places if k] == [*range(code["line"], code["end"] + 1)]
+    number = "line => [getComputedStyle(line, '::before').content, getComputedStyle(line).counterIncrement]"
+    assert tab.locator(lines).first.evaluate(number) == ["counter(line)", "line 1"]
+    return mark.locator(".line").all_text_contents()
+
+
+def test_the_code_of_every_panel_opens_at_its_lines(tab: Any) -> None:
+    known = data(tab)
+    for page in known["pages"]:
+        open_page(tab, page)
+        for panel in page["panels"]:
+            code, own = panel["code"], tab.locator(f"#panel-{panel['id']} .code")
+            lines = known["files"][code["file"]].splitlines(keepends=True)[code["line"] - 1 : code["end"]]
+            assert own.locator("pre").text_content().strip() == dedent("".join(lines)).strip()
+            where = f"lines {code['line']}\N{EN DASH}{code['end']}" if len(lines) > 1 else f"line {code['line']}"
+            assert own.locator("a").text_content() == f"{code['file']}, {where}"
+            own.locator("a").click()
+            assert opened_code(tab, page, panel) == lines
+        named = dict.fromkeys(panel["code"]["file"] for panel in page["panels"])
+        assert tab.locator(".files summary").all_text_contents() == [*named]
+    first = tab.locator(".files details").first
+    first.locator("mark + a").evaluate_all("links => links.forEach(link => link.remove())")
+    assert first.locator("code").text_content() == known["files"][first.locator("summary").text_content()]
+
+
+def test_from_the_code_back_to_the_panel(tab: Any) -> None:
+    page = next(page for page in data(tab)["pages"] if page["id"] == "conv2d-stride")
+    open_page(tab, page)
+    panel = page["panels"][1]
+    own = tab.locator(f"#panel-{panel['id']} .code a")
+    focused = "link => link === document.activeElement"
+    own.focus()
+    tab.keyboard.press("Enter")
+    opened_code(tab, page, panel)
+    tab.keyboard.press("Tab")  # the link back is the next thing
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("id => location.hash === `#${id}`", arg=page["id"])
+    assert own.evaluate(focused)
+    own.click()
+    opened_code(tab, page, panel)
+    tab.go_back()
+    tab.wait_for_function("id => location.hash === `#${id}`", arg=page["id"])
+    assert own.evaluate(focused)
+    tab.go_forward()
+    opened_code(tab, page, panel)
+    tab.reload()
+    assert tab.locator("h1").text_content() == page["title"]
+    opened_code(tab, page, panel)
+    tab.emulate_media(media="print")
+    assert not tab.locator(".files").is_visible()
+
+
+def test_the_code_opens_in_the_frame_of_a_notebook(browser: Any, tmp_path: Path) -> None:
+    file = tmp_path / "notebook.html"
+    made = explain(torch.relu, torch.tensor([1.0, -1.0]))
+    file.write_text(f"<!doctype html><p style='height: 90em'></p>{made._repr_html_()}", "utf-8")
+    for outer in opened(browser, file, "wide", "light"):
+        tab = outer.frames[1]
+        page = data(tab)["pages"][0]
+        tab.locator(".code a").last.click()
+        opened_code(tab, page, page["panels"][-1])
+        tab.get_by_role("link", name="Back to").click()
+        assert tab.locator(".code a").last.evaluate("link => link === document.activeElement")
+        assert tab.url.startswith("about:srcdoc")
+        assert outer.url == file.as_uri()
+
+
 @pytest.mark.parametrize(
     ("width", "scheme", "options"),
     [
@@ -303,6 +381,7 @@ def test_axe_finds_nothing_and_nothing_stands_out_of_the_page(
             tab.locator("td[data-key]").first.focus()
             if width == "phone":
                 tab.get_by_role("button", name="Close").click()
+            tab.locator(".code a").first.click()
             found = tab.evaluate("options => axe.run(options)", {"resultTypes": ["violations"], **options})
             assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -356,12 +435,14 @@ def test_names_are_text_and_never_markup(browser: Any, tab: Any, tmp_path: Path)
         grid["title"] = grid["label"] = name
     for panel in page["panels"]:
         panel |= {"title": name, "source": name}
-        panel["code"] |= {"file": name, "text": name}
+        panel["code"] = {"file": name, "line": 1, "end": 1}
     question = {"question": name, "answer": name, "page": page["id"], "panel": page["panels"][0]["id"], "cell": 0}
     file = tmp_path / "names.html"
-    file.write_text(html({"version": 1, "pages": [page], "questions": [question]}), "utf-8")
+    known = {"version": 1, "pages": [page], "questions": [question], "files": {name: name}}
+    file.write_text(html(known), "utf-8")
     for other in opened(browser, file, "wide", "light"):
         other.locator("#questions button").click()
+        other.locator(".code a").first.click()
         other.locator("td[data-key]").first.focus()
         assert other.locator("img").count() == 0
         for place in (
@@ -370,7 +451,9 @@ def test_names_are_text_and_never_markup(browser: Any, tab: Any, tmp_path: Path)
             ".panel h2",
             ".source",
             ".grid b",
-            "pre",
+            ".code pre",
+            ".files summary",
+            ".files mark",
             ".answer h3",
             ".answer p",
             "#cell h2 + p",

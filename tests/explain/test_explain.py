@@ -132,7 +132,7 @@ def check(page: dict[str, Any]) -> None:
     assert len({panel["id"] for panel in page["panels"]}) == len(page["panels"])
     for panel in page["panels"]:
         assert panel["shows"][-1] == panel["result"]
-        assert panel["code"]["text"]
+        assert 0 < panel["code"]["line"] <= panel["code"]["end"]
         formulas = [panel["formula"]["mathml"], *(step["formula"] for step in panel["steps"] if "formula" in step)]
         assert all(ElementTree.fromstring(formula).tag == "math" for formula in formulas)
         values = grids[panel["result"]]["values"]
@@ -324,14 +324,28 @@ def test_overlap_ties_and_padding_of_max_pooling() -> None:
     assert page["grids"]["x_framed"]["values"][0] is None
 
 
+def test_the_files_are_those_that_the_panels_name() -> None:
+    for made in (gallery(), manualbp.explain(nn.Conv2d(1, 1, 2), IMAGE)):
+        named = {panel["code"]["file"] for page in made.data["pages"] for panel in page["panels"]}
+        assert {*made.data["files"]} == named
+        for path, text in made.data["files"].items():
+            assert text == (Path(manualbp.__file__).parents[1] / path).read_text("utf-8")
+
+
 def test_code_is_that_of_the_rule() -> None:
-    for page in gallery().data["pages"]:
+    data = gallery().data
+    seen = {}
+    for page in data["pages"]:
         for panel in page["panels"]:
             code = panel["code"]
-            lines = (Path(manualbp.__file__).parents[1] / code["file"]).read_text().splitlines()
-            own = lines[code["line"] - 1 : code["end"]]
-            assert [line.strip() for line in own] == [line.strip() for line in code["text"].splitlines()]
-            assert len(own) <= 12
+            own = data["files"][code["file"]].splitlines()[code["line"] - 1 : code["end"]]
+            assert own[0].strip()
+            assert own[-1].strip()
+            assert len(own) == code["end"] - code["line"] + 1 <= 12
+            seen[page["id"], panel["id"]] = "\n".join(own)
+    assert "dx = run" in seen["conv2d", "local-gradient"]
+    assert "dw = run" in seen["conv2d", "kernel-gradient"]
+    assert seen["sigmoid", "forward"].strip().startswith("def forward(")
 
 
 TWICE = nn.Sigmoid()

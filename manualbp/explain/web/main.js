@@ -1,15 +1,17 @@
 // The page: which example, which step, which cell; keys, contents, questions.
 
+import { drawFiles } from "./code.js";
 import { cellOf, data, keyOf, modelOf } from "./data.js";
 import { drawBars, drawCurve, drawLegend, drawWrong } from "./figures.js";
 import { touched } from "./grid.js";
 import { buildPanel } from "./panel.js";
-import { brief, button, el, equals, nodes, number, speech, sum, symbol } from "./text.js";
+import { brief, button, el, equals, link, nodes, number, speech, sum, symbol } from "./text.js";
 
 const PACE = 1000; // milliseconds from step to step
 const wide = innerWidth > 800;
 const byId = (id) => document.getElementById(id);
 const view = { model: null, panels: [], steps: [], active: 0, symbols: false, timer: null, kept: null };
+Object.assign(view, { files: null, reading: null }); // the code at the end, and the panel that opened it
 
 const setting = ([name, value]) => `${name} ${Array.isArray(value) ? value.join(" × ") : value}`;
 
@@ -38,12 +40,17 @@ function drawHead({ page }) {
 
 function rebuild() {
   const { model, symbols } = view;
-  view.panels = model.panels.map((_, p) => buildPanel(model, p, symbols, { go, play }));
+  view.panels = model.panels.map((_, p) => buildPanel(model, p, symbols, { go, play, read }));
+  view.files = drawFiles(model, () => {
+    leave();
+    location.hash = model.page.id;
+  });
   byId("page").replaceChildren(drawHead(model),
     ...(model.page.curve ? [drawCurve(model)] : []),
     ...(model.page.bars ? [drawBars(model)] : []),
     ...view.panels.map((panel) => panel.element),
-    ...(model.page.wrong ? [drawWrong(model)] : []));
+    ...(model.page.wrong ? [drawWrong(model)] : []),
+    view.files.element);
   update();
 }
 
@@ -51,13 +58,13 @@ function openPage(id) {
   const page = data.pages.find((each) => each.id === id) ?? data.pages[0];
   stop();
   const steps = page.panels.map(() => 0);
-  Object.assign(view, { model: modelOf(page), steps, active: 0, symbols: page.symbols, kept: null });
+  Object.assign(view, { model: modelOf(page), steps, active: 0, symbols: page.symbols, kept: null, reading: null });
   document.title = page.title;
   rebuild();
   showCell(null);
-  for (const link of byId("contents").querySelectorAll("a")) {
-    if (link.hash === `#${page.id}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+  for (const each of byId("contents").querySelectorAll("a")) {
+    if (each.hash === `#${page.id}`) each.setAttribute("aria-current", "page");
+    else each.removeAttribute("aria-current");
   }
 }
 
@@ -209,6 +216,30 @@ function visit(id) {
   scrollTo(0, 0);
 }
 
+/** Opens the file of a panel's code at its lines. */
+function read(id) {
+  stop();
+  update();
+  view.reading = id;
+  view.files.show(view.model.panels.find((panel) => panel.id === id));
+  location.hash = `${view.model.page.id}/${id}`;
+}
+
+/** Goes back to the panel whose code is read. */
+function leave() {
+  byId(`panel-${view.reading}`).querySelector(".code a").focus();
+  view.reading = null;
+}
+
+/** The address, #page or #page/panel, where the code of that panel is read. */
+function follow() {
+  const [id, code] = location.hash.slice(1).split("/");
+  if (!view.model || (id !== view.model.page.id && data.pages.some((page) => page.id === id))) openPage(id);
+  const panel = view.model.panels.find((each) => each.id === code);
+  if (panel && panel.id !== view.reading) read(panel.id);
+  else if (!panel && view.reading) leave();
+}
+
 /** Sets a question's example up, and answers it there. */
 function ask({ question, answer, page, panel, cell }) {
   if (view.model.page.id !== page) visit(page);
@@ -224,14 +255,7 @@ function ask({ question, answer, page, panel, cell }) {
 }
 
 function drawSide() {
-  const links = data.pages.map(({ id, title }) => {
-    const link = el("a", { href: `#${id}` }, title);
-    link.addEventListener("click", (event) => {
-      event.preventDefault(); // in a notebook's frame the address of a link is the notebook's
-      visit(id);
-    });
-    return el("li", {}, link);
-  });
+  const links = data.pages.map(({ id, title }) => el("li", {}, link(id, () => visit(id), title)));
   const asked = data.questions.map((each) => el("li", {}, button(() => ask(each), each.question)));
   for (const [id, title, entries, least] of [["contents", "Examples", links, 2], ["questions", "Questions", asked, 1]]) {
     byId(id).append(el("details", { open: wide }, el("summary", {}, title), el("ul", {}, entries)));
@@ -241,18 +265,15 @@ function drawSide() {
 
 function start() {
   drawSide();
-  openPage(location.hash.slice(1));
+  follow();
   watchCells();
   watchKeys();
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault();
     byId("page").focus();
   });
-  addEventListener("hashchange", () => {
-    const id = location.hash.slice(1);
-    if (id !== view.model.page.id && data.pages.some((page) => page.id === id)) openPage(id);
-  });
-  addEventListener("beforeprint", () => document.querySelectorAll("main details").forEach((each) => (each.open = true)));
+  addEventListener("hashchange", follow);
+  addEventListener("beforeprint", () => document.querySelectorAll(".panel details").forEach((each) => (each.open = true)));
 }
 
 document.addEventListener("DOMContentLoaded", start);

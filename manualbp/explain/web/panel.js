@@ -1,5 +1,6 @@
 // A panel: its grids, its step written out, its controls, its formula, its source and its code.
 
+import { drawLines } from "./code.js";
 import { drawGrid, markPanel } from "./grid.js";
 import { brief, button, el, equals, line, nodes, number, speech, sum, symbol } from "./text.js";
 
@@ -12,13 +13,6 @@ function math(mathml, text) {
   if (mathml) holder.innerHTML = mathml;
   else holder.textContent = text;
   return holder;
-}
-
-function codeOf({ file, line: start, end, text, link }) {
-  const where = `${file}, ${end > start ? `lines ${start}–${end}` : `line ${start}`}`;
-  const code = el("pre", { tabIndex: 0, ariaLabel: where, role: "group" }, el("code", {}, text));
-  const anchor = link ? el("a", { href: link, rel: "noreferrer" }, "open the file") : [];
-  return el("details", { className: "code", open: innerWidth > 800 }, el("summary", {}, where), code, anchor);
 }
 
 function written(model, panel, step) {
@@ -39,8 +33,8 @@ function written(model, panel, step) {
   return lines;
 }
 
-/** `go(panel, step)` moves the page; `play(panel)` starts and stops it. */
-export function buildPanel(model, p, symbols, { go, play }) {
+/** `go(panel, step)` moves the page; `play(panel)` starts and stops it; `read(id)` opens the code of a panel. */
+export function buildPanel(model, p, symbols, { go, play, read }) {
   const panel = model.panels[p];
   const last = panel.steps.length - 1;
   const grids = panel.shows.map((name) => drawGrid(model, name, symbols));
@@ -66,7 +60,7 @@ export function buildPanel(model, p, symbols, { go, play }) {
     el("div", { className: "controls" }, back, forth, playing, slider, count),
     sums,
     el("details", { className: "all" }, el("summary", {}, "All steps, written out"), all),
-    panel.code ? codeOf(panel.code) : []);
+    drawLines(model.page, panel, read));
 
   /** Shows a step; `echo` holds the keys that the step in hand touches. */
   function update(step, active, running, echo) {

@@ -21,6 +21,16 @@ export function button(action, ...content) {
   return made;
 }
 
+/** A link within the page. In a notebook's frame its address would be the notebook's: the action goes there instead. */
+export function link(place, action, ...content) {
+  const made = el("a", { href: `#${place}` }, ...content);
+  made.addEventListener("click", (event) => {
+    event.preventDefault();
+    action();
+  });
+  return made;
+}
+
 /** Three figures; whole numbers in full. JSON has no infinity: null is the -inf around an image that is max-pooled. */
 export function number(value) {
   if (value === null) return "−∞";
