@@ -165,7 +165,8 @@ def _kept(model: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> d
             continue  # it takes no hook of Python's: what it keeps counts for the module around it
         hooks.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
         hooks.append(module.register_forward_hook(leave, always_call=True))
-    before = [t for t in gc.get_objects() if issubclass(type(t), Tensor)]  # alive, so that no address is taken again
+    kinds = {Tensor, *_below(Tensor)}  # among millions of objects a set is asked five times as fast as issubclass
+    before = [t for t in gc.get_objects() if type(t) in kinds]  # alive, so that no address is taken again
     there = _storages(before)
     with (
         torch.random.fork_rng(_devices(model, tensors_in(args, kwargs))),
@@ -255,6 +256,13 @@ def _packed(node: Any) -> Iterator[tuple[Any, Any]]:
         for one in saved if isinstance(saved, tuple | list) else (saved,):
             if one is not None:
                 yield one.data, one.unpack_hook
+
+
+def _below(kind: type) -> Iterator[type]:
+    """All classes below a class."""
+    for one in type.__subclasses__(kind):
+        yield one
+        yield from _below(one)
 
 
 def _next_node() -> int:

@@ -1,5 +1,6 @@
 """One thread in every process of the tests, and the devices on which they run."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; the programs that tests start have it, too
@@ -18,6 +19,12 @@ def device(request: pytest.FixtureRequest) -> str:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     return request.param
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand tests are millions of objects: neither the collector nor `manualbp.memory` looks at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

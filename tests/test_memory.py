@@ -83,7 +83,7 @@ def left_allocated(model: nn.Module, x: Tensor) -> int:
     return sum(event.self_cpu_memory_usage for event in profile.events()) - y.untyped_storage().nbytes()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_the_rows_sum_up_to_what_the_forward_pass_leaves_allocated(name: str) -> None:
     model, x = torchvision.models.get_model(name, weights=None), torch.randn(2, 3, 64, 64)
     receipt = manualbp.memory(model, x)

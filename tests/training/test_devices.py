@@ -78,10 +78,9 @@ def test_two_processes_take_the_step_of_one_with_twice_the_batch(tmp_path: Path)
     assert two["run"]["history"][-1]["train_loss"] == pytest.approx(one["run"]["history"][-1]["train_loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("backward", ["manualbp", "torch"])
-def test_two_processes_with_batch_normalisation(backward: str, tmp_path: Path) -> None:
+def test_two_processes_with_batch_normalisation(tmp_path: Path) -> None:
     files.tree(tmp_path / "tree", size=(32, 32))
-    result = train(*TREE, "--network", "resnet18", "--batch-size", "3", "--backward", backward, "--epochs", "1")
+    result = train(*TREE, "--network", "resnet18", "--batch-size", "3", "--epochs", "1")
     assert (result.returncode, result.stderr) == (0, "")
 
 
