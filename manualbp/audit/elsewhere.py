@@ -86,23 +86,17 @@ def autocast(subject: Subject) -> Iterator[Finding]:
         true = narrow.pull()
     except Exception:  # f does not take float32
         return
-    cast = replace(narrow, f=f)
     try:
-        outputs = cast.outputs()
-        made = cast.pull([d.to(y) for d, y in zip(drawn(true.outputs, 1), _differentiable(cast), strict=True)])
+        made = replace(narrow, f=f).pull()
     except Exception as error:
         what = f"in {AUTOCAST} it fails: {line_of(error)}; torch.amp.custom_fwd and custom_bwd are made for it"
         yield Finding("autocast", NOTE, what)
         return
-    off = _off([y for k, y in enumerate(outputs) if k in subject.differentiable()], true.outputs)
+    off = _off(made.outputs, true.outputs)
     for place, g, h in zip(subject.which, made.gradients, true.gradients, strict=True):
         if not _off([g], [h]) <= max(TIMES * off, MUCH) and bool(h.isfinite().all()):
             what = f"in {AUTOCAST} it is off by {_off([g], [h]):.1g} of its size, the outputs by {off:.1g}"
             yield Finding("autocast", NOTE, what, subject.names[place])
-
-
-def _differentiable(subject: Subject) -> list[Tensor]:
-    return [y for y in subject.run(subject.leaves()) if y.requires_grad]
 
 
 def _off(ours: Sequence[Tensor], true: Sequence[Tensor]) -> float:

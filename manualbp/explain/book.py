@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from manualbp.explain import Page
 from manualbp.explain.heads import File, files
 from manualbp.explain.markdown import cited, code, prose, reader, words_of
-from manualbp.explain.pages import WEB
+from manualbp.explain.pages import WEB, filled
 
 STATIC = ("base.css", "book.css", "book.js")
 TABLE = "from-the-slide-to-the-code"  # the chapter that is the first page
@@ -78,7 +78,7 @@ class Book:
         bodies |= {file.href: self.of_file(file) for file in self.files.values()}
         for page in self.explain.data["pages"]:
             self.enter(page["title"], "an example, step by step", f"explain.html#{page['id']}", page["note"])
-        template, nav = (WEB / "book.html").read_text("utf-8"), self.nav(chapters)
+        nav = self.nav(chapters)
         made = {"explain.html": self.explain.html()} | {name: (WEB / name).read_text("utf-8") for name in STATIC}
         made["search.js"] = f"const ENTRIES = {json.dumps(self.entries, ensure_ascii=False)};\n"
         order = [*titles]
@@ -88,7 +88,7 @@ class Book:
             own = nav.replace(f'<a href="{href}"', f'<a href="{href}" aria-current="page"')
             main = f'{body}<p class="ways">\n{links}</p>'
             parts = {"title": escape(titles[href]), "nav": own, "main": main}
-            made[href] = re.sub(r"\{\{(\w+)\}\}", lambda found, parts=parts: parts[found[1]], template)
+            made[href] = filled("book.html", parts)
         return made
 
     def nav(self, chapters: dict[str, str]) -> str:

@@ -26,6 +26,15 @@ STEMS = {"delta": "d", "loss": "L"}
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def pulled_back(y: Tensor, delta: Tensor, *of: Tensor) -> list[Tensor]:
+    """dL/dt of each t, L = <delta, y>, as the backward passes of the rules leave them there."""
+    for t in of:
+        t.retain_grad()
+        t.grad = None
+    y.backward(delta, retain_graph=True)
+    return [t.grad for t in of if t.grad is not None]
+
+
 @dataclass
 class Grid:
     """A tensor as it is drawn. own: how many of its last axes always have an index; at, of: see `Draft.framed`."""

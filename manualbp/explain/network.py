@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from manualbp.explain import classes, convolution, norm, pointwise, pooling, rotation
-from manualbp.explain.data import NUMBERS, Draft, Grid
+from manualbp.explain.data import NUMBERS, Draft, Grid, pulled_back
 from manualbp.nn import TrueConv2d
 
 LARGEST = 12  # rows and columns of an image or a kernel
@@ -99,10 +99,10 @@ def page_of(
         raise ValueError(f"explain: delta has shape {[*delta.shape]} and the output {[*y.shape]}; they must be equal")
     _refuse_infinite(delta=delta, output=y)
     asked = [*values[:-1], *(p for ps in own for p in ps.values() if p.requires_grad)]
-    gradients = dict(zip(asked, torch.autograd.grad(y, asked, delta), strict=True)) | {y: delta}
+    of = dict(zip(asked, pulled_back(y, delta, *asked), strict=True)) | {y: delta}
     draft = Draft(alone=len(layers) == 1, maps=maps)
     forth, back = [], []
-    grids = [_grids(draft, kinds[-1], k, len(layers), values[k], gradients[values[k]]) for k in range(len(values))]
+    grids = [_grids(draft, kinds[-1], k, len(layers), values[k], of[values[k]]) for k in range(len(values))]
     for k, ((name, layer), kind, parameters) in enumerate(zip(layers, kinds, own, strict=True)):
         t = {"x": grids[k][0], "dx": grids[k][1], "y": grids[k + 1][0], "delta": grids[k + 1][1]}
         number = "" if draft.alone else str(k + 1)
@@ -110,7 +110,7 @@ def page_of(
             axes = 2 if p.ndim > 1 else 1
             t[role] = draft.grid(f"{role}{number}", p, ROLES[role][0], ROLES[role][1], axes)
             if p.requires_grad:
-                t[f"d{role}"] = draft.grid(f"d{role}{number}", gradients[p], f"dL/d{role}", "gradient", axes)
+                t[f"d{role}"] = draft.grid(f"d{role}{number}", of[p], f"dL/d{role}", "gradient", axes)
         if not draft.alone:
             draft.prefix, draft.name = f"layer{k + 1}-", f"{name} {type(layer).__name__}"
         draft.panels = []

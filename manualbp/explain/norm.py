@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manualbp import functional as F
-from manualbp.explain.data import Draft, Grid, Term
+from manualbp.explain.data import Draft, Grid, Term, pulled_back
 from manualbp.explain.source import code_of
 from manualbp.functional.norm import Normalise, batch_sharing, gradients
 from manualbp.functional.norm_given import NormaliseBy
@@ -111,12 +111,12 @@ def _statistics(draft: Draft, layer: nn.BatchNorm2d, t: dict[str, Grid]) -> dict
     leaf, weight, bias = (v.clone().requires_grad_() for v in (x, w, torch.zeros_like(w)))
     how = batch_sharing("batch_norm", leaf, None, None, weight, bias, True, 0.0, layer.eps)
     y, mu, r = run(Normalise, leaf, weight, bias, None, None, how)
-    dw, db = torch.autograd.grad(y, (weight, bias), delta, retain_graph=True)
+    dw, db = pulled_back(y, delta, weight, bias)
     mean, scale = mu.detach().flatten(), r.detach().flatten()
     given = F.batch_norm(leaf, mean, scale**-2 - layer.eps, w, None, False, 0.0, layer.eps)
-    (direct,) = torch.autograd.grad(given, leaf, delta)
-    (through_mean,) = torch.autograd.grad(mu, leaf, (-scale * w * db).view(mu.shape), retain_graph=True)
-    (through_variance,) = torch.autograd.grad(r, leaf, (w * dw / scale).view(r.shape))
+    (direct,) = pulled_back(given, delta, leaf)
+    (through_mean,) = pulled_back(mu, (-scale * w * db).view(mu.shape), leaf)
+    (through_variance,) = pulled_back(r, (w * dw / scale).view(r.shape), leaf)
     of = "" if draft.alone else f"_{t['y'].id}"
     made = {
         "mu": draft.grid(f"mu{of}", mean, "mean of each map", "other", 1, "mu"),

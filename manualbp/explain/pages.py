@@ -16,11 +16,21 @@ def html(data: dict[str, Any]) -> str:
     text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     parts = {
         "title": escape(data["pages"][0]["title"]),
-        "css": "".join((WEB / name).read_text("utf-8") for name in ("base.css", "page.css")),
+        "css": style("page.css"),
         "js": script("main.js", set()),
         "data": text.replace("</", "<\\/").replace("<!--", "\\u003c!--"),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (WEB / "page.html").read_text("utf-8"))
+    return filled("page.html", parts)
+
+
+def filled(name: str, parts: dict[str, str]) -> str:
+    """A file of web/ with its {{parts}}."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (WEB / name).read_text("utf-8"))
+
+
+def style(name: str) -> str:
+    """A page's style, after what all pages share."""
+    return "".join((WEB / file).read_text("utf-8") for file in ("base.css", name))
 
 
 def script(name: str, done: set[str]) -> str:

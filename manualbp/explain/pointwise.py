@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from manualbp import functional as F
-from manualbp.explain.data import Draft, Grid
+from manualbp.explain.data import Draft, Grid, pulled_back
 from manualbp.explain.source import code_of
 from manualbp.functional.activation.relu import ReLU, ReLUSlope
 from manualbp.functional.activation.sigmoid import Sigmoid
@@ -80,7 +80,7 @@ def describe_flatten(draft: Draft, layer: nn.Flatten, t: dict[str, Grid]) -> Non
 def _slope(draft: Draft, layer: nn.Module, t: dict[str, Grid], f: Any) -> Grid:
     """The slope at each x by the rule itself, asked with delta = 1; and the curve."""
     x = t["x"].values.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(f(x).sum(), x)
+    (slope,) = pulled_back(f(x), torch.ones_like(x), x)
     name = "slope" if draft.alone else f"slope_{t['y'].id}"
     if draft.alone:
         line = torch.linspace(*ENDS, dtype=torch.float64)

@@ -1,12 +1,11 @@
 """A look into a trained network as one file: plain HTML with its pictures in it, from web/trained.html."""
 
-import re
 from html import escape
 
 import torch
 from torch import Tensor
 
-from manualbp.explain.pages import WEB
+from manualbp.explain.pages import filled, style
 from manualbp.explain.pictures import Picture, png, ramp, sheet
 from manualbp.explain.subjects import Subject
 from manualbp.explain.trained import MOST, Look, Seen, kernels_of, largest, maps_of
@@ -21,7 +20,7 @@ def html(subject: Subject, seen: Look, image: str) -> str:
     title = f"{subject.name} sees {image}"
     parts = {
         "title": escape(title),
-        "css": "".join((WEB / name).read_text("utf-8") for name in ("base.css", "trained.css")),
+        "css": style("trained.css"),
         "about": escape(about(subject, seen)),
         "image": shown_image(subject, seen, image),
         "prediction": prediction(subject, seen),
@@ -30,7 +29,7 @@ def html(subject: Subject, seen: Look, image: str) -> str:
         "rows": "\n".join(row(i, layer) for i, layer in enumerate(seen.layers)),
         "layers": "\n".join(section(i, layer) for i, layer in enumerate(seen.layers)),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], (WEB / "trained.html").read_text("utf-8"))
+    return filled("trained.html", parts)
 
 
 def about(subject: Subject, seen: Look) -> str:
