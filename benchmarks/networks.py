@@ -1,15 +1,12 @@
 """The networks that are measured, of torch.nn's layers: two of the lectures', and two that are known from elsewhere.
 
-`airbench94` is written from its description (Keller Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
-sec. 3), `resnet18` is torchvision's with a 3 x 3 stem (He et al. 2016, sec. 4.2).
+`resnet18` is torchvision's with a 3 x 3 stem (He et al. 2016, sec. 4.2).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from manualbp.training import networks, torch_layers
 
@@ -48,47 +45,8 @@ def resnet18(side: int) -> nn.Module:
 
 
 def airbench94(side: int = 32) -> nn.Module:
-    """A whitening convolution, three groups of 64, 256 and 256 maps, a linear layer: 1,972,792 numbers.
-
-    The whitening kernel is frozen: the 12 principal directions of patches of 3 x 2 x 2 and their opposites. Of the
-    noise that is measured on here, any orthonormal basis is one; it is the pixels themselves.
-    """
-    whitening = nn.Conv2d(3, 24, 2)
-    directions = torch.eye(12).view(12, 3, 2, 2)
-    with torch.no_grad():
-        whitening.weight.copy_(torch.cat([directions, -directions]))
-    whitening.weight.requires_grad_(False)
-    widths = (24, 64, 256, 256)
-    groups = [_group(C, O) for C, O in pairwise(widths)]
-    ends = nn.MaxPool2d(3), nn.Flatten(), nn.Linear(256, 10, bias=False), Scale(1 / 9)
-    return nn.Sequential(whitening, nn.GELU(), *groups, *ends)
-
-
-def _group(C: int, O: int) -> nn.Module:
-    first = _conv(C, O), nn.MaxPool2d(2), _norm(O), nn.GELU()
-    return nn.Sequential(*first, _conv(O, O), _norm(O), nn.GELU())
-
-
-def _conv(C: int, O: int) -> nn.Module:
-    """Its first C maps begin as those of the input."""
-    conv = nn.Conv2d(C, O, 3, padding="same", bias=False)
-    nn.init.dirac_(conv.weight[:C])
-    return conv
-
-
-def _norm(O: int) -> nn.Module:
-    norm = nn.BatchNorm2d(O, eps=1e-12, momentum=0.4)
-    norm.weight.requires_grad_(False)
-    return norm
-
-
-class Scale(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
+    """Its whitening kernel is the pixels of a patch: of the noise that is measured on, any orthonormal basis is one."""
+    return networks.airbench94(torch_layers, (3, side, side), 10)
 
 
 NETWORKS = {

@@ -6,18 +6,29 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as T
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from manualbp.training.data import Batch, ImageData, position
+from manualbp.training.optimizers import OPTIMIZERS
 
-OPTIMIZERS = {
-    "sgd": partial(torch.optim.SGD, momentum=0.9),
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
-WARM_UP = 0.05  # of all steps
+WARM_UP, RISE = 0.05, 0.3  # of all steps: before the cosine, and of one cycle
+
+
+def rate(schedule: str, step: int, steps: int) -> float:
+    """The learning rate of a step, the first being 0, as a part of the highest one."""
+    part = min(1.0, step / steps)
+    match schedule:
+        case "linear":
+            return 1 - part
+        case "one-cycle":
+            return min(1.0, (part + 1 / steps) / RISE, (1 - part) / (1 - RISE))
+        case "cosine":
+            rise = min(1.0, (step + 1) / max(1, round(WARM_UP * steps)))
+            return rise * (1 + cos(pi * part)) / 2
+    return 1.0
 
 
 class Classifier(pl.LightningModule):
@@ -59,6 +70,20 @@ class Classifier(pl.LightningModule):
         x = (x.to(self.mean.dtype) - self.mean) / self.std
         return self.network(x.contiguous(memory_format=torch.channels_last))
 
+    def scores(self, x: Tensor) -> Tensor:
+        """Those that are tested and predicted: the mean over the views that --test-augmentation asks for.
+
+        mirror: the image and its mirror image. mirror-shift: half of that, and half of two that are shifted by a
+        pixel, up and left, down and right, each with its mirror image, too.
+        """
+        views, kind = [x], self.options["test_augmentation"]
+        if kind == "mirror-shift":
+            height, width = x.shape[2:]
+            padded = T.pad(x, (1, 1, 1, 1), mode="reflect")
+            views += [padded[..., :height, :width], padded[..., 2:, 2:]]
+        z = [self(view) if kind == "none" else (self(view) + self(view.flip(3))) / 2 for view in views]
+        return z[0] if len(z) == 1 else z[0] / 2 + (z[1] + z[2]) / 4
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout draws from the global generator: another mask in every process, the same one after a resume.
         torch.manual_seed((self.options["seed"] << 31) + (1 << 30) + position(self.trainer))
@@ -67,7 +92,7 @@ class Classifier(pl.LightningModule):
         x, labels = batch
         z = self(x)
         loss = self.loss(z, labels)
-        self.train_accuracy(z, labels)
+        self.train_accuracy(z, labels if labels.dim() == 1 else labels.argmax(1))  # of mixed images the larger part
         self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(x), sync_dist=True)
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
@@ -83,7 +108,7 @@ class Classifier(pl.LightningModule):
 
     def _evaluate(self, stage: str, batch: Batch) -> Tensor:
         x, labels = batch
-        z = self(x)
+        z = self.scores(x) if stage == "test" else self(x)
         loss, accuracy = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_accuracy")
         loss(self.loss(z, labels), len(x))
         accuracy(z, labels)
@@ -100,14 +125,9 @@ class Classifier(pl.LightningModule):
         how = {"lr": self.options["lr"], "weight_decay": self.options["weight_decay"]}
         optimizer = OPTIMIZERS[self.options["optimizer"]](self.network.parameters(), **how)
         steps = int(self.trainer.estimated_stepping_batches)
-        warm_up = max(1, round(WARM_UP * steps))
-
         # A function of the step alone: nothing to restore, and a resumed run may be given more epochs.
-        def rate(step: int) -> float:
-            rise = min(1.0, (step + 1) / warm_up)
-            return rise * (1 + cos(pi * min(1.0, step / steps))) / 2
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        of_step = partial(rate, self.options["schedule"], steps=steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, of_step)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -6,17 +6,20 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
+import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
 
 from manualbp.training import UserError
 
 EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
-LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
-WEIGHT_DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01}
-MAY_CHANGE = ("data_dir", "epochs", "backward", "fuse")  # of the options that a checkpoint keeps
+LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001, "muon": 0.24}
+WEIGHT_DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01, "muon": 0.0}
+MAY_CHANGE = ("data_dir", "epochs", "backward", "fuse", "compile")  # of the options that a checkpoint keeps
+RECIPES = Path(__file__).parent / "recipes"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
@@ -37,6 +40,13 @@ def build_parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
+    add(
+        "--recipe",
+        metavar="NAME",
+        choices=recipes(),
+        help=f"options that go together: {', '.join(recipes())}; others beside it change them; with --print_config it "
+        "is printed, to be copied, changed, and given to --config",
+    )
     add("--config", action="config", metavar="FILE", help="YAML file of options, such as a run's config.yaml")
     add(
         "--data",
@@ -76,13 +86,28 @@ def build_parser() -> ArgumentParser:
     )
     add("--epochs", metavar="N", type=PositiveInt, help=f"passes over the training images (default: {epochs})")
     add("--batch-size", metavar="N", type=PositiveInt, default=128, help="images a step of each device (default: 128)")
-    add("--lr", metavar="RATE", type=Rate, help=f"highest learning rate, then falling to zero (default: {rates})")
-    add("--optimizer", choices=list(LEARNING_RATES), default="sgd", help="sgd has momentum 0.9 (default: sgd)")
+    add("--lr", metavar="RATE", type=Rate, help=f"highest learning rate (default: {rates})")
+    add(
+        "--schedule",
+        choices=["cosine", "linear", "one-cycle", "constant"],
+        default="cosine",
+        help="of the learning rate: cosine rises in a twentieth of the steps and falls to zero by a half cosine, "
+        "linear falls from the first step, one-cycle rises in 3 of 10 steps and falls, both in straight lines "
+        "(default: cosine)",
+    )
+    add(
+        "--optimizer",
+        choices=list(LEARNING_RATES),
+        default="sgd",
+        help="sgd has momentum 0.9; muon has orthogonalised steps for the kernels, and 1/29 of the rate for "
+        "matrices, 0.22 of it for the rest (default: sgd)",
+    )
     add(
         "--weight-decay",
         metavar="RATE",
         type=Decay,
-        help="as the optimizer of torch.optim has it (default: 0.01 for adamw, else 0)",
+        help="as the optimizer of torch.optim has it; of muon the part of what is no kernel that goes with each step "
+        "(default: 0.01 for adamw, else 0)",
     )
     add(
         "--label-smoothing",
@@ -91,6 +116,31 @@ def build_parser() -> ArgumentParser:
         default=0.0,
         help="of the target that goes to all classes alike (default: 0)",
     )
+    add(
+        "--augmentation",
+        nargs="+",
+        metavar="KIND",
+        choices=["none", "flip", "crop", "warp", "randaugment", "cutout", "mixup"],
+        help="what is done to training images at random, one or more of: flip (mirrored in every second epoch), "
+        "crop (shifted), warp (scaled, turned and shifted), randaugment, cutout (a black quarter), mixup; or none "
+        "(default: crop; flip, too, for colour images; warp and flip for caltech101)",
+    )
+    add(
+        "--crop-padding",
+        metavar="PIXELS",
+        type=NonNegativeInt,
+        help="crop shifts by that many at most (default: an eighth of height and width)",
+    )
+    add(
+        "--test-augmentation",
+        choices=["none", "mirror", "mirror-shift"],
+        default="none",
+        help="the scores of a test image are the mean over it and its mirror image; and over these shifted by a pixel "
+        "(default: none)",
+    )
+    add("--ema", metavar="DECAY", type=Share, help="validate, test and keep the moving average of the weights")
+    add("--patience", metavar="N", type=PositiveInt, help="stop after N epochs without a lower validation loss")
+    add("--clip", metavar="NORM", type=Rate, help="scale gradients down to this norm, over all parameters")
     add(
         "--validation",
         metavar="SHARE",
@@ -124,6 +174,18 @@ def build_parser() -> ArgumentParser:
         "numbers to rounding, and the same checkpoints (default: no)",
     )
     add(
+        "--deterministic",
+        action=ActionYesNo(no_prefix="no-"),
+        default=False,
+        help="use deterministic algorithms only, and fail where there is none (default: no)",
+    )
+    add(
+        "--compile",
+        action=ActionYesNo(no_prefix="no-"),
+        default=False,
+        help="have torch.compile compile the network (default: no)",
+    )
+    add(
         "--resume",
         metavar="CKPT",
         help="go on from a run's last.ckpt, in a new folder, with that run's options; --epochs, --data-dir, "
@@ -133,9 +195,26 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def recipes() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def follow(recipe: str | None, parser: ArgumentParser) -> None:
+    if recipe in recipes():  # else the parser says so
+        parser.set_defaults(yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text()))
+
+
 def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
     parser = build_parser()
+    # Before all others: they are parsed with its options in place of the defaults, and --print_config prints these.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", nargs="?")
+    name = first.parse_known_args(argv)[0].recipe
+    follow(name, parser)
     options = parser.parse_args(argv)
+    if options.recipe != name:  # in a file that --config names
+        follow(options.recipe, parser)
+        options = parser.parse_args(argv)
     if options.resume is not None:
         from manualbp.training.run import KEPT, read_checkpoint
 
@@ -152,11 +231,20 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
                     f"argument --{name.replace('_', '-')}: {options[name]}, but {options.resume} was made with "
                     f"{made_with}: leave it out, or start a new run"
                 )
+    kinds = options.augmentation or ["crop"]
     if options.fuse and options.backward == "torch":
         raise UserError(
             "argument --fuse: it is for layers derived by hand, but --backward is torch: leave it out (or, of a run "
             "that is resumed, give --no-fuse)"
         )
+    for wrong, option, why in (
+        (options.patience and not options.validation, "patience", "there is no validation loss with --validation 0"),
+        (options.crop_padding is not None and "crop" not in kinds, "crop-padding", "--augmentation has no crop"),
+        ("none" in kinds and len(kinds) > 1, "augmentation", "none goes with no other"),
+        ("mixup" in kinds and options.network == "mlp", "augmentation", "mixup is for the cross-entropy, not for mlp"),
+    ):
+        if wrong:
+            raise UserError(f"argument --{option}: {options[option.replace('-', '_')]}: {why}")
     if options.epochs is None:
         options.epochs = EPOCHS[options.data]
     if options.lr is None:

@@ -9,18 +9,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as T
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from manualbp.training import UserError
+from manualbp.training import UserError, augmentation
 from manualbp.training.sources import Files, Images, Source, split
 
-# Natural logarithms of the scale and of what it is multiplied with across and divided by down, angle in radians, shifts
-# in halves of the image.
-WARP = torch.tensor([[0.22], [0.15], [0.15], [0.26], [0.26]])
 Batch = tuple[Tensor, Tensor]  # images (n, channels, height, width) uint8, labels (n,) int64
+Read = tuple[Tensor, Tensor, Tensor]  # and their indices in their part
 
 
 class Part(Dataset):
@@ -32,21 +29,32 @@ class Part(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Sequence[int]) -> Read:
         chosen = self.indices[list(indices)]
-        return self.images[chosen], self.labels[chosen]
+        return self.images[chosen], self.labels[chosen], torch.tensor(indices)
 
 
 class ImageData(pl.LightningDataModule):
     """Batches of a source, with a fixed stratified share of its training images set apart for validation.
 
     validation: that share, from 0 to less than 1; of 0 the validation is empty and all images are for training.
+    augmentation: what is done to training images, of `augmentation.KINDS`; None: what the source allows, shifts and
+    mirror images. An image that is mirrored in one epoch is not in the next one: in two epochs each is seen both ways.
+    crop_padding: by how many pixels they are shifted at most; None: an eighth of height and width.
     Attributes: `shape` (channels, height, width); `classes`, names; `mean` and `std` (channels, 1, 1), of the pixels
     0 ... 255 of the training images.
     Raises: UserError where a class has a single training image, which cannot be in both training and validation.
     """
 
-    def __init__(self, source: Source, batch_size: int, seed: int, validation: float = 0.1) -> None:
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int,
+        validation: float = 0.1,
+        augmentation: Sequence[str] | None = None,
+        crop_padding: int | None = None,
+    ) -> None:
         super().__init__()
         self.source, self.batch_size, self.seed = source, batch_size, seed
         images, labels = source.train
@@ -63,6 +71,13 @@ class ImageData(pl.LightningDataModule):
         self.classes = source.classes
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
         self.mean, self.std = statistics(self.train)
+        usual = ("warp" if source.warp else "crop", *["flip"] * source.mirror)
+        self.augmentation = usual if augmentation is None else tuple(augmentation)
+        _, height, width = self.shape
+        self.margins = (height // 8, width // 8) if crop_padding is None else (crop_padding, crop_padding)
+        if min(height, width) <= max(self.margins):
+            raise UserError(f"argument --crop-padding: {crop_padding}: images of {height} x {width} are no larger")
+        self.flipped_first = torch.rand(len(self.train), generator=torch.Generator().manual_seed(seed)) < 0.5
 
     def smallest_batch(self, replicas: int) -> int:
         """Images in the smallest training batch of a process, the last one of an epoch."""
@@ -95,12 +110,20 @@ class ImageData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Read, dataloader_idx: int) -> Batch:
+        x, labels, indices = batch
         trainer = self.trainer
         if trainer is None or not trainer.training:
-            return batch
-        generator = torch.Generator().manual_seed((self.seed << 31) + position(trainer))
-        return (warp if self.source.warp else augment)(batch[0], self.source.mirror, generator), batch[1]
+            return x, labels
+        kinds, seed = self.augmentation, (self.seed << 31) + position(trainer)
+        generator = torch.Generator().manual_seed(seed)
+        if "flip" in kinds:
+            x = augmentation.flip(x, self.flipped_first[indices.cpu()] ^ (trainer.current_epoch % 2 == 1))
+        if "crop" in kinds:
+            x = augmentation.crop(x, self.margins, "reflect" if self.source.mirror else "constant", generator)
+        if "warp" in kinds:
+            x = augmentation.warp(x, generator)
+        return augmentation.by_torchvision(x, labels, kinds, len(self.classes), seed)
 
 
 def position(trainer: pl.Trainer) -> int:
@@ -113,39 +136,7 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
-def augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
-    """Every image of x (n, channels, height, width) shifted by up to an eighth, black where it leaves; half mirrored.
-
-    The same as torchvision's v2.RandomCrop and RandomHorizontalFlip one image at a time, in a sixth of their time.
-    """
-    n, _, height, width = x.shape
-    margins = height // 8, width // 8
-    padded = T.pad(x, (margins[1], margins[1], margins[0], margins[0]))
-    top, left = (torch.randint(2 * margin + 1, (n,), generator=generator).tolist() for margin in margins)
-    x = torch.stack([image[:, i : i + height, j : j + width] for image, i, j in zip(padded, top, left, strict=True)])
-    if not mirror:
-        return x
-    mirrored = (torch.rand(n, 1, 1, 1, generator=generator) < 0.5).to(x.device)
-    return torch.where(mirrored, x.flip(3), x)
-
-
-def warp(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
-    """Every image of x scaled, stretched, turned and shifted at random, by up to `WARP`; half mirrored.
-
-    Its own mirror image stands where it leaves. (torchvision's v2.RandomAffine has black there.)
-    """
-    n = len(x)
-    scale, stretch, angle, right, down = ((2 * torch.rand(5, n, generator=generator) - 1) * WARP).unbind()
-    sign = torch.where((torch.rand(n, generator=generator) < 0.5) & mirror, -1.0, 1.0)
-    width, height = sign * (scale + stretch).exp(), (scale - stretch).exp()
-    rows = [width * angle.cos(), -height * angle.sin(), right], [width * angle.sin(), height * angle.cos(), down]
-    matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    grid = T.affine_grid(matrix.to(x.device), list(x.shape), align_corners=False)
-    warped = T.grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)
-    return warped.round().to(x.dtype)
-
-
-def statistics(part: Part) -> Batch:
+def statistics(part: Part) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (channels, 1, 1) of the pixels of every channel."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for indices in torch.arange(len(part)).split(1024):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 import warnings
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,14 +25,15 @@ from manualbp.training import UserError, figures, torch_layers, vision
 from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
-from manualbp.training.networks import NETWORKS, loss_of
+from manualbp.training.networks import NETWORKS, loss_of, whiten
 from manualbp.training.sources import SOURCES
 
 LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": torch_layers}
 KEPT = (
     *("data", "data_dir", "network", "activation", "pooling", "stem", "epochs", "batch_size", "lr", "optimizer"),
-    *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward"),
-    "fuse",
+    *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward", "fuse"),
+    *("schedule", "augmentation", "crop_padding", "test_augmentation", "ema", "patience", "clip", "deterministic"),
+    "compile",
 )
 
 
@@ -51,7 +53,12 @@ def run(options: Namespace, config: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     # In the process that was started first, before it starts one for every other device: they find the download.
     data = ImageData(
-        SOURCES[options.data](Path(options.data_dir)), options.batch_size, options.seed, options.validation
+        SOURCES[options.data](Path(options.data_dir)),
+        options.batch_size,
+        options.seed,
+        options.validation,
+        options.augmentation,
+        options.crop_padding,
     )
     if len(data.test) < trainer.world_size:
         raise UserError(f"argument --devices: {trainer.world_size}, for {len(data.test)} test images: take fewer")
@@ -59,7 +66,12 @@ def run(options: Namespace, config: str) -> None:
     model = build(options, data, trainer.world_size)
     if options.resume is not None:
         require_fit(options, model)
+    if options.network == "airbench94":
+        images = data.train.__getitems__(range(min(5000, len(data.train))))[0]
+        whiten(model.network.get_submodule("whiten"), (images - data.mean) / data.std)
     places = len(manualbp.fuse(model.network).converted) if options.fuse else None
+    if options.compile:
+        model.network.compile()
     folder = new_folder(Path(options.output_dir) / f"{options.data}-{options.network}")
     send_to(folder, trainer, model)
     if trainer.is_global_zero:
@@ -99,15 +111,14 @@ def require_options_of_network(options: Namespace) -> None:
     """UserError for an unknown network, and for an option that the network does not have."""
     name = options.network
     vision.require_known(name)
-    if name == "mlp" and options.pooling is not None:
-        raise UserError(f"argument --pooling: {options.pooling}, but --network mlp has no pooling: leave it out")
     if name == "mlp" and options.label_smoothing:
         raise UserError("argument --label-smoothing: --network mlp has the squared error, without any: leave it out")
     for kind in ("activation", "pooling"):
-        if name not in NETWORKS and options[kind] is not None:
+        having = [of for of, network in NETWORKS.items() if kind in signature(network).parameters]
+        if name not in having and options[kind] is not None:
             raise UserError(
-                f"argument --{kind}: {options[kind]}, but --network {name} has its own: leave it out (it is for "
-                f"{', '.join(NETWORKS)})"
+                f"argument --{kind}: {options[kind]}, but --network {name} has its own or none: leave it out (it "
+                f"is for {', '.join(having)})"
             )
     if options.stem is not None and not vision.has_stem(name):
         raise UserError(
@@ -118,6 +129,8 @@ def require_options_of_network(options: Namespace) -> None:
 
 def build_trainer(options: Namespace) -> pl.Trainer:
     best = [BestCheckpoint()] if options.validation else []
+    average = [] if options.ema is None else [EMAWeightAveraging(decay=plain(options.ema))]
+    patience = [] if options.patience is None else [EarlyStopping("val_loss", patience=plain(options.patience))]
     try:
         trainer = pl.Trainer(
             accelerator=options.accelerator,
@@ -126,7 +139,9 @@ def build_trainer(options: Namespace) -> pl.Trainer:
             precision=options.precision,
             max_epochs=options.epochs,
             logger=False,
-            callbacks=[GradientCheck(), Progress(), *best, last_checkpoint()],
+            callbacks=[GradientCheck(), Progress(), *average, *patience, *best, last_checkpoint()],
+            gradient_clip_val=options.clip,
+            deterministic=options.deterministic or None,
             plugins=[WholeFiles()],
             log_every_n_steps=1,
             num_sanity_val_steps=0,

@@ -2,7 +2,19 @@
 
 import torch
 from torch import Tensor
-from torch.nn import AvgPool2d, Conv2d, CrossEntropyLoss, Linear, MaxPool2d, MSELoss, ReLU, Sigmoid, Tanh
+from torch.nn import (
+    GELU,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    CrossEntropyLoss,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
 
 from manualbp import nn
 
@@ -24,7 +36,9 @@ class ConnectedConv2d(nn.ConnectedConv2d):
 
 
 __all__ = [
+    "GELU",
     "AvgPool2d",
+    "BatchNorm2d",
     "ConnectedConv2d",
     "Conv2d",
     "CrossEntropyLoss",

@@ -55,7 +55,9 @@ def test_two_processes(tmp_path: Path) -> None:
 
     # One process that tests the same checkpoint finds the same.
     data = ImageData(folder(tmp_path / "tree"), batch_size=2, seed=0)
-    model = Classifier(lecture004(torch.nn, data.shape, 2), torch.nn.CrossEntropyLoss(), data, {})
+    model = Classifier(
+        lecture004(torch.nn, data.shape, 2), torch.nn.CrossEntropyLoss(), data, {"test_augmentation": "none"}
+    )
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
     (alone,) = trainer.test(model, data, ckpt_path=run / "best.ckpt", weights_only=True, verbose=False)
     assert alone["test_accuracy"] == pytest.approx(accuracy, abs=1e-6)

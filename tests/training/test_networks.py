@@ -5,7 +5,18 @@ import torch
 
 import manualbp.nn
 from manualbp.training import UserError, torch_layers
-from manualbp.training.networks import ACTIVATIONS, NETWORKS, POOLINGS, SquaredError, block, caltech, lecture004, mlp
+from manualbp.training.networks import (
+    ACTIVATIONS,
+    NETWORKS,
+    POOLINGS,
+    SquaredError,
+    airbench94,
+    block,
+    caltech,
+    lecture004,
+    mlp,
+    whiten,
+)
 
 
 @pytest.mark.parametrize("layers", [torch.nn, manualbp.nn])
@@ -36,7 +47,7 @@ def test_lecture004_refuses_images_of_which_pooling_leaves_nothing() -> None:
 
 
 def shape_for(name: str) -> tuple[int, int, int]:
-    return (1, 83, 83) if name == "caltech" else (1, 8, 8)
+    return {"caltech": (1, 83, 83), "airbench94": (3, 32, 32)}.get(name, (1, 8, 8))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -49,7 +60,7 @@ def test_both_backwards_start_from_the_same_weights(name: str) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["lecture004", "block", "mlp", "caltech"])
 def test_layers_are_of_the_kinds_asked_for(name: str) -> None:
     for layers in (torch_layers, manualbp.nn):
         for activation, of_class in ACTIVATIONS.items():
@@ -97,3 +108,35 @@ def test_sigmoids_start_neither_dead_nor_all_alike() -> None:
         if name.startswith("f") and name != "flatten":
             assert (x * (1 - x)).mean() > 0.02, name  # the mean slope, 1/4 at most
             assert x.std(0).mean() > 0.02, name  # how far images differ
+
+
+@pytest.mark.parametrize(("shape", "rows"), [((3, 32, 32), 256), ((1, 25, 60), 2 * 256), ((4, 49, 49), 4 * 256)])
+def test_airbench94_ends_in_what_the_poolings_leave(shape: tuple[int, int, int], rows: int) -> None:
+    network = airbench94(torch.nn, shape, 7)
+    assert network(torch.rand(2, *shape)).shape == (2, 7)
+    W = network.get_submodule("W").get_parameter("weight")
+    assert W.shape == (7, rows)
+    assert W.std().item() == pytest.approx(1 / 9)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 32), (1, 32, 24)])
+def test_airbench94_refuses_images_of_which_pooling_leaves_nothing(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(UserError, match=f"{shape[1]} x {shape[2]}.*25 x 25"):
+        airbench94(torch.nn, shape, 7)
+
+
+def test_airbench94_begins_with_the_maps_as_they_are() -> None:
+    network = airbench94(torch.nn, (3, 32, 32), 10)
+    x = torch.rand(2, 24, 9, 9)
+    torch.testing.assert_close(network.get_submodule("conv11")(x)[:, :24], x)
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    assert frozen == {"whiten.weight", *(f"norm{n}{m}.weight" for n in (1, 2, 3) for m in (1, 2))}
+
+
+def test_whitened_maps_are_uncorrelated_and_of_variance_one() -> None:
+    x = torch.nn.functional.avg_pool2d(torch.randn(50, 3, 20, 20), 3, stride=1) * 3  # neighbours are alike
+    conv = torch.nn.Conv2d(3, 24, 2, bias=False)
+    whiten(conv, x, least=0)
+    maps = conv(x).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(maps[:12], -maps[12:])
+    torch.testing.assert_close(maps[:12] @ maps[:12].T / maps.shape[1], torch.eye(12), rtol=0, atol=1e-4)
