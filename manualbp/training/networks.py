@@ -208,10 +208,11 @@ def airbench94(layers: ModuleType, shape: Shape, classes: int) -> torch.nn.Seque
 
 
 def whiten(conv: torch.nn.Module, x: Tensor, least: float = 5e-4) -> None:
-    """Set the convolution's kernel to the principal directions of the patches of x and their opposites: its maps are uncorrelated.
+    """Set the convolution's kernel to the principal directions of the patches of x, and to their opposites.
 
-    Of the covariance S = V diag(l) V^T of the patches the kernels are v_i / sqrt(l_i + least), so that every map of a
-    convolution of x has a variance of about 1. Shapes: x (n, channels, height, width), normalised images.
+    Of the covariance S = V diag(l) V^T of the patches the kernels are v_i / sqrt(l_i + least), so that the first half
+    of the maps of x is uncorrelated, each of variance about 1.
+    Shapes: x (n, channels, height, width), normalised images.
     """
     w = conv.get_parameter("weight")
     patches = torch.nn.functional.unfold(x, w.shape[2:]).transpose(1, 2).flatten(0, 1)
