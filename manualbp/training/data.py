@@ -40,7 +40,8 @@ class Part(Dataset):
 class ImageData(pl.LightningDataModule):
     """Batches of a source, with a fixed stratified share of its training images set apart for validation.
 
-    validation: that share, from 0 to less than 1; of 0 the validation is empty and all images are for training.
+    validation: that share, from 0 to less than 1; of 0 the validation is empty and all images are for training. They
+    are, too, where the source has its own images for validation.
     Attributes: `shape` (channels, height, width); `classes`, names; `mean` and `std` (channels, 1, 1), of the pixels
     0 ... 255 of the training images.
     Raises: UserError where a class has a single training image, which cannot be in both training and validation.
@@ -51,6 +52,8 @@ class ImageData(pl.LightningDataModule):
         self.source, self.batch_size, self.seed = source, batch_size, seed
         images, labels = source.train
         counts = torch.bincount(labels, minlength=len(source.classes))
+        if source.validation is not None:
+            validation = 0
         if validation and counts.min() < 2:
             raise UserError(
                 f"class {source.classes[int(counts.argmin())]}: {int(counts.min())} training image, 2 are needed: "
@@ -59,6 +62,8 @@ class ImageData(pl.LightningDataModule):
         every = torch.arange(len(labels))
         kept, apart = split(labels, validation) if validation else (every, every[:0])
         self.train, self.validation = Part(images, labels, kept), Part(images, labels, apart)
+        if source.validation is not None:
+            self.validation = Part(*source.validation, torch.arange(len(source.validation[1])))
         self.test = Part(*source.test, torch.arange(len(source.test[1])))
         self.classes = source.classes
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
