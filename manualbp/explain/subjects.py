@@ -42,8 +42,8 @@ def of_checkpoint(path: Path, image: Path) -> Subject:
     try:
         from manualbp.training import UserError
         from manualbp.training.cli import build_parser
+        from manualbp.training.files import read_as
         from manualbp.training.run import build, read_checkpoint
-        from manualbp.training.sources import Files
     except ImportError as error:
         raise missing("--checkpoint", error) from error
     try:
@@ -69,7 +69,7 @@ def of_checkpoint(path: Path, image: Path) -> Subject:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(f"argument --checkpoint: {path}: not a checkpoint of train.py, or a damaged one") from error
     try:
-        pixels = Files([str(image)], C, (W, H), any_kind=options.data == "caltech101").read(str(image))
+        pixels = read_as(str(image), (C, H, W), any_kind=options.data == "caltech101")
     except UserError as error:
         raise ValueError(f"argument --image: {error}") from error
     given: list[Tensor] = []
@@ -91,8 +91,7 @@ def of_model(name: str, weights: Path | None, image: Path) -> Subject:
     try:
         from torchvision import models
 
-        from manualbp.training import UserError
-        from manualbp.training.sources import open_image
+        from manualbp.training.files import decode
         from manualbp.training.vision import NAMES
     except ImportError as error:
         raise missing("--model", error) from error
@@ -112,9 +111,9 @@ def of_model(name: str, weights: Path | None, image: Path) -> Subject:
     known = next((each for each in published if each.url.endswith(f"/{file}")), published.DEFAULT)
     prepare = known.transforms()
     try:
-        picture = open_image(str(image)).convert("RGB")
-    except (UserError, OSError, ValueError) as error:
-        raise ValueError(f"argument --image: {error}") from error
+        picture = decode(str(image)).image.convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"argument --image: {image}: not a readable image ({error})") from error
     x = prepare(picture)
     pixels = x * torch.tensor(prepare.std).view(-1, 1, 1) + torch.tensor(prepare.mean).view(-1, 1, 1)
     pixels = (255 * pixels).round().clamp(0, 255).to(torch.uint8)

@@ -11,14 +11,15 @@ from typing import NoReturn
 
 import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
 
 from manualbp.training import UserError
 
 EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001, "muon": 0.24}
 WEIGHT_DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01, "muon": 0.0}
-MAY_CHANGE = ("data_dir", "epochs", "backward", "fuse", "compile")  # of the options that a checkpoint keeps
+# Of the options that a checkpoint keeps.
+MAY_CHANGE = ("data_dir", "val_dir", "epochs", "backward", "fuse", "compile")
 RECIPES = Path(__file__).parent / "recipes"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
@@ -53,11 +54,22 @@ def build_parser() -> ArgumentParser:
         choices=list(EPOCHS),
         default="digits",
         help="digits come with scikit-learn; cifar10 and caltech101 are downloaded where they are not in the data "
-        "directory; folder is any tree DIR/train/CLASS/*, DIR/test/CLASS/* of grey or of colour images (colour "
+        "directory; folder is any tree DIR/train/CLASS/*, DIR/test/CLASS/* of images, or DIR/CLASS/* (colour "
         "images are shifted and mirrored at random, all are brought to the size of the first one, 64 pixels at "
         "most) (default: digits)",
     )
     add("--data-dir", metavar="DIR", default="data", help="where the images are (default: data)")
+    add(
+        "--val-dir",
+        metavar="DIR",
+        help="of --data folder: DIR/CLASS/* are the images that choose the checkpoint, in place of --validation",
+    )
+    add(
+        "--split",
+        metavar="SHARE",
+        type=OpenUnitInterval,
+        help="of --data folder: of every class, set apart for the test where there is no test/ (default: 0.2)",
+    )
     add(
         "--network",
         metavar="NAME",
@@ -189,7 +201,8 @@ def build_parser() -> ArgumentParser:
         "--resume",
         metavar="CKPT",
         help="go on from a run's last.ckpt, in a new folder, with that run's options; --epochs, --data-dir, "
-        "--accelerator, --devices, --strategy, --backward, --fuse or --no-fuse, and --output-dir may be given anew",
+        "--val-dir, --accelerator, --devices, --strategy, --backward, --fuse, --compile (or --no-fuse, --no-compile) "
+        "and --output-dir may be given anew",
     )
     add("--output-dir", metavar="DIR", default="runs", help="runs go to DIR/DATA-NETWORK/version_N (default: runs)")
     return parser
@@ -222,7 +235,7 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
         parser.set_defaults(kept)
         options = parser.parse_args(argv)
         for name in KEPT:
-            if name in MAY_CHANGE:
+            if name in MAY_CHANGE and not (name == "val_dir" and kept.get(name) is None):
                 continue
             before = kept.get(name, parser.get_defaults()[name])  # older checkpoints lack newer options
             if options[name] != before:

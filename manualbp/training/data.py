@@ -37,7 +37,8 @@ class Part(Dataset):
 class ImageData(pl.LightningDataModule):
     """Batches of a source, with a fixed stratified share of its training images set apart for validation.
 
-    validation: that share, from 0 to less than 1; of 0 the validation is empty and all images are for training.
+    validation: that share, from 0 to less than 1; of 0 the validation is empty and all images are for training. They
+    are, too, where the source has its own images for validation.
     augmentation: what is done to training images, of `augmentation.KINDS`; None: what the source allows, shifts and
     mirror images. An image that is mirrored in one epoch is not in the next one: in two epochs each is seen both ways.
     crop_padding: by how many pixels they are shifted at most; None: an eighth of height and width.
@@ -59,6 +60,8 @@ class ImageData(pl.LightningDataModule):
         self.source, self.batch_size, self.seed = source, batch_size, seed
         images, labels = source.train
         counts = torch.bincount(labels, minlength=len(source.classes))
+        if source.validation is not None:
+            validation = 0
         if validation and counts.min() < 2:
             raise UserError(
                 f"class {source.classes[int(counts.argmin())]}: {int(counts.min())} training image, 2 are needed: "
@@ -67,6 +70,8 @@ class ImageData(pl.LightningDataModule):
         every = torch.arange(len(labels))
         kept, apart = split(labels, validation) if validation else (every, every[:0])
         self.train, self.validation = Part(images, labels, kept), Part(images, labels, apart)
+        if source.validation is not None:
+            self.validation = Part(*source.validation, torch.arange(len(source.validation[1])))
         self.test = Part(*source.test, torch.arange(len(source.test[1])))
         self.classes = source.classes
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])

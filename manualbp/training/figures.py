@@ -39,8 +39,9 @@ def confusion(counts: Tensor, classes: Sequence[str], title: str, path: Path) ->
     image = axes.imshow(shares * 100, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, label="% of the images of the true class", shrink=0.8)
     axes.set(title=title, xlabel="predicted class", ylabel="true class")
-    axes.set_xticks(range(k), classes, rotation=90 if max(map(len, classes)) > 2 else 0, fontsize=size)
-    axes.set_yticks(range(k), classes, fontsize=size)
+    as_written = {"fontsize": size, "parse_math": False}  # a $ in a name is a $
+    axes.set_xticks(range(k), classes, rotation=90 if max(map(len, classes)) > 2 else 0, **as_written)
+    axes.set_yticks(range(k), classes, **as_written)
     if k <= READABLE:
         for i, j in np.ndindex(k, k):
             if counts[i, j]:

@@ -26,14 +26,14 @@ from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress,
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
 from manualbp.training.networks import NETWORKS, loss_of, whiten
-from manualbp.training.sources import SOURCES
+from manualbp.training.sources import source_of
 
 LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": torch_layers}
 KEPT = (
     *("data", "data_dir", "network", "activation", "pooling", "stem", "epochs", "batch_size", "lr", "optimizer"),
     *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward", "fuse"),
     *("schedule", "augmentation", "crop_padding", "test_augmentation", "ema", "patience", "clip", "deterministic"),
-    "compile",
+    *("val_dir", "split", "compile"),
 )
 
 
@@ -53,7 +53,7 @@ def run(options: Namespace, config: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     # In the process that was started first, before it starts one for every other device: they find the download.
     data = ImageData(
-        SOURCES[options.data](Path(options.data_dir)),
+        source_of(options),
         options.batch_size,
         options.seed,
         options.validation,
@@ -237,8 +237,9 @@ def summary(options: Namespace, data: ImageData, model: Classifier, devices: int
         whose += f" but for PyTorch's {', '.join(left)}" if left else ""
     together = "" if places is None else f"fused in {places} place{'s' * (places != 1)}, "
     where = f" on {devices} devices" if devices > 1 else ""
+    notes = "".join(f"{options.data}: {note}\n" for note in data.source.notes)
     return (
-        f"{options.data}: {parts} of {shape}, {len(data.classes)} classes\n"
+        f"{notes}{options.data}: {parts} of {shape}, {len(data.classes)} classes\n"
         f"{options.network}: {size:,} parameters, gradients {whose}, {together}"
         f"{options.epochs} epochs of {options.optimizer}{where}"
     )
@@ -266,7 +267,7 @@ def is_first_process() -> bool:
 
 
 def quieten() -> None:
-    """Keep from the terminal what Lightning has to say about itself."""
+    """Keep from the terminal what Lightning has to say about itself, and Pillow about EXIF."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\.")
+    warnings.filterwarnings("ignore", module=r"lightning\.|PIL\.")

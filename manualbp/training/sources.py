@@ -5,74 +5,29 @@ Every image is a uint8 tensor (channels, height, width), every label an index in
 
 import os
 import tarfile
+import unicodedata
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, ImageStat
+from jsonargparse import Namespace
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import CIFAR10, Caltech101
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.datasets.utils import check_integrity
 
 from manualbp.training import UserError
+from manualbp.training.files import Files, Images, conversions, decode, has_colour, hold, some
 
-HELD_BYTES = 4 << 30  # image sets up to this size are decoded once, larger ones in every epoch
 LONGEST_SIDE = 64  # of an image in a folder tree: photographs are scaled down to it
 CALTECH_TRAIN = 30  # images of a category, as is usual in the literature
 CALTECH_SIZE = (83, 83)  # lecture 001, eq. 1.2
-GREY, COLOUR = ("1", "L"), ("RGB", "P", "CMYK", "YCbCr")  # Pillow's modes
-
-
-class Files:
-    """Image files read on demand: `files[indices]` is a uint8 tensor (n, channels, height, width).
-
-    They must be grey or colour as `channels` says, and are cropped to the proportions of `size`; with `any_kind` they
-    are converted, padded to these proportions by their mean, and brought to one brightness and contrast.
-    """
-
-    def __init__(self, paths: Sequence[str], channels: int, size: tuple[int, int], any_kind: bool = False) -> None:
-        self.paths, self.channels, self.size, self.any_kind = list(paths), channels, size, any_kind
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        width, height = self.size
-        return len(self), self.channels, height, width
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        return torch.stack([self.read(self.paths[i]) for i in indices.tolist()])
-
-    def read(self, path: str) -> Tensor:
-        image = open_image(path)
-        if channels_of(image, path) != self.channels and not self.any_kind:
-            wanted = "grey" if self.channels == 1 else "colour"
-            raise UserError(f"{path}: has mode {image.mode}, while the first training image is {wanted}: convert it")
-        image = image.convert("L" if self.channels == 1 else "RGB")
-        if self.any_kind:
-            mean = tuple(round(channel) for channel in ImageStat.Stat(image).mean)
-            image = ImageOps.pad(image, self.size, Image.Resampling.BICUBIC, color=mean)
-        elif image.size != self.size:
-            image = ImageOps.fit(image, self.size, Image.Resampling.BICUBIC)
-        pixels = np.array(image).reshape(self.size[1], self.size[0], -1)
-        return torch.from_numpy(standardised(pixels) if self.any_kind else pixels).permute(2, 0, 1)
-
-
-def standardised(pixels: np.ndarray) -> np.ndarray:
-    """The image with mean 128 and standard deviation 50, clipped to 0 ... 255: its lighting does not matter."""
-    z = (pixels - pixels.mean()) / max(pixels.std(), 1.0)
-    return (128 + 50 * z).round().clip(0, 255).astype(np.uint8)
-
-
-Images = Tensor | Files
+VALIDATION = 0.1  # the default of --validation
 
 
 class Source(NamedTuple):
@@ -84,6 +39,8 @@ class Source(NamedTuple):
     mirror: bool  # whether a mirrored image is still one of its class: not so for writing
     warp: bool = False  # whether training images are scaled and turned a little, too
     average: Literal["micro", "macro"] = "micro"  # of the accuracy: "micro" over images, "macro" over classes
+    validation: tuple[Images, Tensor] | None = None  # in place of a share of the training images
+    notes: Sequence[str] = ()  # what the user should know of how they were read, in lines
 
 
 def digits(_: Path) -> Source:
@@ -120,8 +77,9 @@ def caltech101(directory: Path) -> Source:
     root = directory / "caltech101" / "101_ObjectCategories"
     if not root.is_dir():
         download(Caltech101, directory, directory / "caltech101")
-    classes = [name for name in classes_of(root) if name != "BACKGROUND_Google"]
-    paths, labels = samples(root, classes)
+    folders = class_folders(root)
+    classes = [name for name in folders if name != "BACKGROUND_Google"]
+    paths, labels = samples(folders, classes)
     # Which 30: the same for every run, whatever --seed is.
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
     by_class = [order[labels[order] == label] for label in range(len(classes))]
@@ -129,31 +87,116 @@ def caltech101(directory: Path) -> Source:
         if len(of_class) <= CALTECH_TRAIN:
             raise UserError(f"{root / name}: {len(of_class)} images, more than {CALTECH_TRAIN} are needed")
     parts = torch.cat([c[:CALTECH_TRAIN] for c in by_class]), torch.cat([c[CALTECH_TRAIN:] for c in by_class])
-    train, test = (
-        (hold(Files([paths[i] for i in part.tolist()], 1, CALTECH_SIZE, any_kind=True)), labels[part]) for part in parts
+    (train, test), _ = hold(
+        *(Files([paths[i] for i in part.tolist()], 1, CALTECH_SIZE, any_kind=True) for part in parts)
     )
-    return Source(train, test, classes, mirror=True, warp=True, average="macro")
+    return Source((train, labels[parts[0]]), (test, labels[parts[1]]), classes, mirror=True, warp=True, average="macro")
 
 
-def folder(directory: Path) -> Source:
-    """Any tree DIRECTORY/train/<class>/*, DIRECTORY/test/<class>/* of grey or of colour images.
+def folder(directory: Path, val_dir: Path | None = None, share: float | None = None, seed: int = 0) -> Source:
+    """Any tree DIRECTORY/train/<class>/*, DIRECTORY/test/<class>/* of images, and of val_dir/<class>/* for validation.
 
-    All images take the size of the first training image, scaled down to 64 pixels on its longer side.
+    Without test/ that share of every class (0.2 where it is None) is set apart for the test, by the seed; without
+    train/ of DIRECTORY/<class>/*. All images are in colour if one for training is, and take the size of the first
+    training image, scaled down to 64 pixels on its longer side.
     """
-    classes = classes_of(directory / "train")
-    if (others := classes_of(directory / "test")) != classes:
-        only = sorted(set(classes) ^ set(others))
-        raise UserError(f"{directory}: classes in only one of train and test: {', '.join(only)}")
-    train, test = (samples(directory / part, classes) for part in ("train", "test"))
-    first = open_image(train[0][0])
-    channels = channels_of(first, train[0][0])
-    scale = min(1.0, LONGEST_SIDE / max(first.size))
-    size = (max(1, round(first.width * scale)), max(1, round(first.height * scale)))
-    images = [hold(Files(paths, channels, size)) for paths, _ in (train, test)]
-    return Source((images[0], train[1]), (images[1], test[1]), classes, mirror=channels == 3)
+    root = directory / "train"
+    if not root.is_dir():
+        root = directory
+        require_flat(directory)
+    folders = class_folders(root)
+    classes = list(folders)
+    paths, labels = samples(folders, classes)
+    counts = torch.bincount(labels, minlength=len(classes))
+    if empty := [name for name, n in zip(classes, counts, strict=True) if not n]:
+        raise UserError(
+            f"{root}: no image ({', '.join(IMG_EXTENSIONS)}) of {some(empty)}: add images or remove folders"
+        )
+    notes = []
+    if (directory / "test").is_dir():
+        if share is not None:
+            raise UserError(f"argument --split: {share}, but {directory / 'test'} is there: leave it out")
+        train, test = (paths, labels), others(directory / "test", classes, "--data-dir", notes)
+    else:
+        share = 0.2 if share is None else share
+        if counts.min() < 2:
+            raise UserError(
+                f"{root}: a single image of {classes[int(counts.argmin())]}, 2 are needed: one to train on, one for "
+                f"the test, as there is no {directory / 'test'}"
+            )
+        train, test = (([paths[i] for i in part.tolist()], labels[part]) for part in set_apart(labels, share, seed))
+        notes.append(f"no {directory / 'test'}: {len(test[0])} of {len(paths)} images are set apart for the test")
+    parts = [train, test] if val_dir is None else [train, test, others(val_dir, classes, "--val-dir", notes)]
+    # Of all that training could be given, so that another seed has images of the same shape.
+    channels, size = 3 if any(map(has_colour, paths)) else 1, size_of_first(paths)
+    images, kinds = hold(*(Files(of_part, channels, size) for of_part, _ in parts))
+    if done := conversions(kinds, channels):
+        notes.append(done)
+    sets = [(held, labels) for held, (_, labels) in zip(images, parts, strict=True)]
+    return Source(
+        sets[0], sets[1], classes, channels == 3, validation=None if val_dir is None else sets[2], notes=notes
+    )
 
 
-SOURCES = {"digits": digits, "cifar10": cifar10, "caltech101": caltech101, "folder": folder}
+def require_flat(directory: Path) -> None:
+    """UserError where a directory without train/ has its like, which must not be taken for a class."""
+    names = ("test", "testing", "train", "training", "val", "valid", "validation")
+    if directory.is_dir() and (like := sorted(d.name for d in directory.iterdir() if d.name.casefold() in names)):
+        raise UserError(f"{directory / 'train'}: no such folder, beside {', '.join(like)}: rename or add it")
+
+
+def others(root: Path, classes: list[str], option: str, notes: list[str]) -> tuple[list[str], Tensor]:
+    """The images of a test or validation folder, with the labels of training; what is lacking is noted."""
+    folders = class_folders(root, option, least=1)
+    if unknown := [name for name in folders if name not in classes]:
+        raise UserError(f"{root}: classes without training images: {some(unknown)}: add some, or remove the folders")
+    paths, labels = samples(folders, classes)
+    if not paths:
+        raise UserError(f"{root}: no image ({', '.join(IMG_EXTENSIONS)}): check {option}")
+    counts = torch.bincount(labels, minlength=len(classes))
+    if absent := [name for name, n in zip(classes, counts, strict=True) if not n]:
+        notes.append(f"no images of {some(absent)} in {root}")
+    return paths, labels
+
+
+def set_apart(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the images to keep, and of that share of every class, one at least, drawn by the seed."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    apart = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        of_class = order[labels[order] == label]
+        apart[of_class[: min(max(round(share * len(of_class)), 1), len(of_class) - 1)]] = True
+    return (~apart).nonzero().flatten(), apart.nonzero().flatten()
+
+
+def size_of_first(paths: list[str]) -> tuple[int, int]:
+    """Of the first image that can be read, scaled down to `LONGEST_SIDE`."""
+    for path in paths:
+        with suppress(ValueError):
+            image = decode(path).image
+            scale = min(1.0, LONGEST_SIDE / max(image.size))
+            return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return 1, 1
+
+
+SOURCES = {"digits": digits, "cifar10": cifar10, "caltech101": caltech101}
+
+
+def source_of(options: Namespace) -> Source:
+    """The images that the options of the command line name, or UserError."""
+    directory = Path(options.data_dir)
+    if options.data == "folder":
+        if options.val_dir is not None and options.validation != VALIDATION:
+            raise UserError(f"argument --validation: {options.validation}, but --val-dir is given: leave one out")
+        val_dir = None if options.val_dir is None else Path(options.val_dir)
+        return folder(directory, val_dir, options.split, options.seed)
+    for name in ("val_dir", "split"):
+        if options[name] is not None:
+            argument = f"argument --{name.replace('_', '-')}"
+            raise UserError(
+                f"{argument}: {options[name]}, but it is for --data folder, not {options.data}: leave it out"
+            )
+    return SOURCES[options.data](directory)
 
 
 def download(dataset: type[CIFAR10] | type[Caltech101], directory: Path, made: Path) -> None:
@@ -179,46 +222,42 @@ def split(labels: Tensor, part: float) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(kept), torch.from_numpy(other)
 
 
-def hold(files: Files) -> Images:
-    """Decode every file once, so that a bad one is found before training; keep the pixels if they fit in memory."""
-    chunks = torch.arange(len(files)).split(256)
-    held = torch.empty(files.shape, dtype=torch.uint8) if np.prod(files.shape) <= HELD_BYTES else None
-    # In chunks: small images take less time than handing one to another thread does.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for chunk, images in zip(chunks, pool.map(files.__getitem__, chunks), strict=True):
-            if held is not None:
-                held[chunk] = images
-    return files if held is None else held
+def class_folders(root: Path, option: str = "--data-dir", least: int = 2) -> dict[str, list[Path]]:
+    """The folders of every class, by its name, sorted, without what systems put beside classes.
 
-
-def open_image(path: str) -> Image.Image:
+    A class has several folders where its name is there in several forms of Unicode: macOS may have ü as two characters.
+    """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error}): repair or remove it") from error
-
-
-def channels_of(image: Image.Image, path: str) -> int:
-    if image.mode not in GREY + COLOUR:
-        raise UserError(f"{path}: has mode {image.mode}: convert it to 8-bit grey (L) or colour (RGB)")
-    return 1 if image.mode in GREY else 3
-
-
-def classes_of(root: Path) -> list[str]:
-    try:
-        classes, _ = find_classes(str(root))
+        entries = sorted(entry for entry in root.iterdir() if entry.is_dir() and is_plain(entry.name))
     except OSError as error:
-        raise UserError(f"{root}: no such folder, or no folder in it for each class: check --data-dir") from error
-    if len(classes) < 2:
-        raise UserError(f"{root}: only one class, {classes[0]}: two are needed at least")
-    return classes
+        raise UserError(f"{root}: no such folder ({error.strerror}): check {option}") from error
+    found: dict[str, list[Path]] = {}
+    for entry in entries:
+        if any("\udc80" <= letter <= "\udcff" for letter in entry.name):
+            raise UserError(f"{root}: the name of the folder {os.fsencode(entry.name)!r} is no UTF-8: rename it")
+        found.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry)
+    if not found:
+        raise UserError(f"{root}: no folder in it for each class: check {option}")
+    if len(found) < least:
+        raise UserError(f"{root}: only one class, {next(iter(found))}: two are needed at least")
+    return dict(sorted(found.items()))
 
 
-def samples(root: Path, classes: list[str]) -> tuple[list[str], Tensor]:
-    try:
-        found = make_dataset(str(root), {name: i for i, name in enumerate(classes)}, IMG_EXTENSIONS)
-    except FileNotFoundError as error:
-        raise UserError(f"{root}: {str(error).partition('. ')[0]}: add images or remove the folder") from error
-    return [path for path, _ in found], torch.tensor([label for _, label in found])
+def is_plain(name: str) -> bool:
+    """Whether it is no hidden file or folder, and not what macOS puts into archives."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def samples(folders: dict[str, list[Path]], classes: list[str]) -> tuple[list[str], Tensor]:
+    """Paths of the images of all classes, at any depth, and their labels."""
+    of_class = [[path for folder in folders.get(name, []) for path in images_in(folder)] for name in classes]
+    labels = torch.tensor([label for label, paths in enumerate(of_class) for _ in paths], dtype=torch.int64)
+    return [path for paths in of_class for path in paths], labels
+
+
+def images_in(folder: Path) -> list[str]:
+    found = []
+    for parent, inside, names in os.walk(folder, followlinks=True):
+        inside[:] = filter(is_plain, inside)
+        found += [(parent, name) for name in names if is_plain(name) and name.lower().endswith(IMG_EXTENSIONS)]
+    return [os.path.join(*path) for path in sorted(found)]

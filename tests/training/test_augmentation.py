@@ -138,7 +138,7 @@ def test_in_two_epochs_every_image_is_seen_both_ways(tmp_path: Path) -> None:
 def test_the_usual_augmentation(source: str, augmentation: Any, kinds: tuple[str, ...], tmp_path: Path) -> None:
     files.tree(tmp_path)
     files.caltech101(tmp_path)
-    data = ImageData(sources.SOURCES[source](tmp_path), 4, seed=0, augmentation=augmentation)
+    data = ImageData(getattr(sources, source)(tmp_path), 4, seed=0, augmentation=augmentation)
     assert data.augmentation == kinds
 
 

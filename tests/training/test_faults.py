@@ -45,8 +45,46 @@ def unreadable_test(root: Path, patch: pytest.MonkeyPatch) -> None:
     (files.tree(root) / "test" / "b" / "1.png").write_text("no image")
 
 
-def no_test(root: Path, patch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree(files.tree(root) / "test")
+def twelve_unreadable(root: Path, patch: pytest.MonkeyPatch) -> None:
+    for path in sorted(files.tree(root).rglob("*.png")):
+        path.write_text("no image")
+
+
+def unreadable_everywhere(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """In training, test and validation: without an end, without a head, and one of which not even the head is right."""
+    validation(root, patch)
+    for path in (root / "train" / "a" / "0.png", root.parent / "val" / "b" / "1.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    (root / "test" / "a" / "1.png").write_text("no image")
+
+
+def single_image(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.image(root / "a" / "0.png")
+    files.image(root / "a" / "1.png")
+    files.image(root / "b" / "0.png")
+
+
+def capitals(root: Path, patch: pytest.MonkeyPatch) -> None:
+    (files.tree(root) / "train").rename(root / "Train")
+
+
+def no_classes(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.image(root / "train" / "0.png")
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+
+
+def validation(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.tree(root)
+    (files.tree(root.parent / "more", classes="ab") / "test").rename(root.parent / "val")
+
+
+def validation_of_more(root: Path, patch: pytest.MonkeyPatch) -> None:
+    files.tree(root)
+    (files.tree(root.parent / "more", classes="abcd") / "test").rename(root.parent / "val")
+
+
+def empty_validation(root: Path, patch: pytest.MonkeyPatch) -> None:
+    (files.tree(root).parent / "val" / "a").mkdir(parents=True)
 
 
 def empty_class(root: Path, patch: pytest.MonkeyPatch) -> None:
@@ -63,14 +101,6 @@ def one_image(root: Path, patch: pytest.MonkeyPatch) -> None:
         (files.tree(root) / "train" / "b" / f"{i}.png").unlink()
     for i in (1, 2):
         (root / "train" / "b" / f"{i}.png").unlink()
-
-
-def grey_among_colour(root: Path, patch: pytest.MonkeyPatch) -> None:
-    files.image(files.tree(root) / "train" / "b" / "grey.png", mode="L")
-
-
-def transparent(root: Path, patch: pytest.MonkeyPatch) -> None:
-    files.tree(root, mode="RGBA")
 
 
 def other_classes(root: Path, patch: pytest.MonkeyPatch) -> None:
@@ -109,16 +139,31 @@ def config(content: str) -> Make:
         (truncated, ["--data", "cifar10", "--data-dir", "data"], ["cifar-10-python.tar.gz", "truncated", "replace"]),
         (damaged_batch, ["--data", "cifar10", "--data-dir", "data"], ["cifar-10-batches-py", "damaged", "remove"]),
         (few, ["--data", "caltech101", "--data-dir", "data"], ["Faces", "30 images"]),
-        (nothing, FOLDER, ["data/train", "no such folder", "--data-dir"]),
-        (no_test, FOLDER, ["data/test", "no such folder"]),
+        (nothing, FOLDER, ["data: ", "no such folder", "--data-dir"]),
+        (no_classes, FOLDER, ["data/train", "no folder in it for each class"]),
+        (capitals, FOLDER, ["data/train", "no such folder", "beside Train, test"]),
+        (single_image, FOLDER, ["data: ", "a single image of b", "data/test"]),
+        (one_image, [*FOLDER, "--split", "0.3"], ["--split: 0.3", "data/test is there"]),
+        (nothing, [*FOLDER, "--split", "0"], ["--split", "0"]),
+        (nothing, [*FOLDER, "--split", "1"], ["--split", "1"]),
+        (nothing, ["--split", "0.3"], ["--split: 0.3", "--data folder, not digits"]),
+        (nothing, ["--data", "cifar10", "--val-dir", "val"], ["--val-dir: val", "--data folder, not cifar10"]),
+        (validation, [*FOLDER, "--val-dir", "val", "--validation", "0.2"], ["--validation: 0.2", "--val-dir"]),
+        (validation, [*FOLDER, "--val-dir", "none"], ["none: ", "no such folder", "--val-dir"]),
+        (validation_of_more, [*FOLDER, "--val-dir", "val"], ["val: ", "without training images: c, d"]),
+        (empty_validation, [*FOLDER, "--val-dir", "val"], ["val: ", "no image", "--val-dir"]),
         (unreadable, FOLDER, ["data/train/b/2.png", "not a readable image"]),
         (unreadable_test, FOLDER, ["data/test/b/1.png", "not a readable image"]),
+        (
+            unreadable_everywhere,
+            [*FOLDER, "--val-dir", "val"],
+            ["3 files", "data/train/a/0.png (", "data/test/a/1.png (no image", "val/b/1.png (", "repair or remove"],
+        ),
+        (twelve_unreadable, FOLDER, ["12 files", "train/a/0.png", "test/a/1.png", "and 2 more"]),
         (empty_class, FOLDER, ["data/train", "nobody", "add images"]),
         (one_class, FOLDER, ["data/train", "only one class"]),
         (one_image, FOLDER, ["class b", "1 training image"]),
-        (grey_among_colour, FOLDER, ["data/train/b/grey.png", "mode L", "colour"]),
-        (transparent, FOLDER, ["data/train/a/0.png", "mode RGBA", "convert"]),
-        (other_classes, FOLDER, ["train and test", "b, c"]),
+        (other_classes, FOLDER, ["data/test", "without training images: c:"]),
         (too_small, FOLDER, ["lecture004", "3 x 3", "4 x 4"]),
         (in_the_way, ["--output-dir", "file"], ["--output-dir", "file/digits-lecture004", "Not a directory"]),
         (nothing, ["--data", "mnist"], ["--data", "mnist", "digits"]),
@@ -199,6 +244,8 @@ def refused(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
     [
         ({}, ["--optimizer", "adam"], ["--optimizer", "adam", "sgd"]),
         ({}, ["--data", "folder"], ["--data", "folder", "digits"]),
+        ({}, ["--split", "0.3"], ["--split", "0.3", "the default"]),
+        ({}, ["--val-dir", "val"], ["--val-dir", "val", "the default"]),
         ({"epoch": 5}, [], ["--epochs", "1", "6 behind"]),
         ({"shape": [1, 9, 9]}, [], ["--resume", "shape", "1, 9, 9", "1, 8, 8"]),
         ({"classes": ["cat", "dog"]}, [], ["--resume", "classes", "cat, dog", "0, 1"]),

@@ -129,6 +129,26 @@ def test_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "test mean accuracy of the classes" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # DejaVu has no Chinese
+def test_data_as_people_have_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names in other letters, images of other kinds, no test/, validation images of their own; then resumed."""
+    for part, n in (("data", 5), ("val", 1), ("later", 2)):
+        for name in ("Bär", "$猫_$"):
+            for i in range(n):
+                files.image(tmp_path / part / name / f"größe {i}.png", i, "RGBA" if i else "RGB")
+    options = ["--data", "folder", "--val-dir", "val", "--split", "0.4", "--lr", "0.01"]
+    assert main([*options, "--epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("folder: no data/test: 4 of 10 images are set apart for the test\n") == 1
+    assert out.count("folder: converted 8 RGBA to colour\n") == 1
+    assert "folder: 6 training, 2 validation, 4 test images of 3 x 8 x 8, 2 classes\n" in out
+    folder = Path("runs/folder-lecture004/version_0")
+    assert {path.name for path in folder.iterdir()} >= PRODUCTS
+    assert load(folder / "last.ckpt")["run"]["classes"] == ["$猫_$", "Bär"]
+    assert main(["--resume", str(folder / "last.ckpt"), "--epochs", "2", "--val-dir", "later"]) == 0
+    assert "6 training, 4 validation, 4 test" in capsys.readouterr().out
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.tree(tmp_path / "tree")  # in colour: shifted, mirrored
     options = ["--data", "folder", "--data-dir", "tree", "--batch-size", "1", "--epochs", "60", "--lr", "0.02"]
