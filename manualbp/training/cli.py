@@ -55,8 +55,8 @@ def build_parser() -> ArgumentParser:
         default="digits",
         help="digits come with scikit-learn; cifar10 and caltech101 are downloaded where they are not in the data "
         "directory; folder is any tree DIR/train/CLASS/*, DIR/test/CLASS/* of images, or DIR/CLASS/* (colour "
-        "images are shifted and mirrored at random, all are brought to the size of the first one, 64 pixels at "
-        "most) (default: digits)",
+        "images are shifted and mirrored at random, all are brought to the size of the first one) "
+        "(default: digits)",
     )
     add("--data-dir", metavar="DIR", default="data", help="where the images are (default: data)")
     add(
@@ -69,6 +69,19 @@ def build_parser() -> ArgumentParser:
         metavar="SHARE",
         type=OpenUnitInterval,
         help="of --data folder: of every class, set apart for the test where there is no test/ (default: 0.2)",
+    )
+    add(
+        "--image-size",
+        metavar="PIXELS",
+        type=PositiveInt,
+        help="longer side of the images of folder, which are scaled down to it (default: 64); side of those of "
+        "caltech101 (default: 83)",
+    )
+    add(
+        "--channels",
+        type=int,
+        choices=[1, 3],
+        help="1: grey, 3: colour (default: colour where a training image of folder is; grey for caltech101)",
     )
     add(
         "--network",

@@ -24,9 +24,9 @@ from torchvision.datasets.utils import check_integrity
 from manualbp.training import UserError
 from manualbp.training.files import Files, Images, conversions, decode, has_colour, hold, some
 
-LONGEST_SIDE = 64  # of an image in a folder tree: photographs are scaled down to it
+LONGEST_SIDE = 64  # pixels of an image in a folder tree: photographs are scaled down to it
 CALTECH_TRAIN = 30  # images of a category, as is usual in the literature
-CALTECH_SIZE = (83, 83)  # lecture 001, eq. 1.2
+CALTECH_SIDE = 83  # lecture 001, eq. 1.2
 VALIDATION = 0.1  # the default of --validation
 
 
@@ -71,8 +71,11 @@ def cifar10(directory: Path) -> Source:
     return Source(train, test, parts[0].classes, mirror=True)
 
 
-def caltech101(directory: Path) -> Source:
-    """Caltech-101 at 83 x 83, grey, as in lecture 001, without the background class: 30 training images a category."""
+def caltech101(directory: Path, side: int = CALTECH_SIDE, channels: int = 1) -> Source:
+    """Caltech-101 without the background class: 30 training images a category, side x side pixels.
+
+    At 83 x 83 and grey they are as in lecture 001.
+    """
     # torchvision's class downloads; it does not read, as it wants the background class, scipy and unbroken numbering.
     root = directory / "caltech101" / "101_ObjectCategories"
     if not root.is_dir():
@@ -88,17 +91,24 @@ def caltech101(directory: Path) -> Source:
             raise UserError(f"{root / name}: {len(of_class)} images, more than {CALTECH_TRAIN} are needed")
     parts = torch.cat([c[:CALTECH_TRAIN] for c in by_class]), torch.cat([c[CALTECH_TRAIN:] for c in by_class])
     (train, test), _ = hold(
-        *(Files([paths[i] for i in part.tolist()], 1, CALTECH_SIZE, any_kind=True) for part in parts)
+        *(Files([paths[i] for i in part.tolist()], channels, (side, side), any_kind=True) for part in parts)
     )
     return Source((train, labels[parts[0]]), (test, labels[parts[1]]), classes, mirror=True, warp=True, average="macro")
 
 
-def folder(directory: Path, val_dir: Path | None = None, share: float | None = None, seed: int = 0) -> Source:
+def folder(
+    directory: Path,
+    val_dir: Path | None = None,
+    share: float | None = None,
+    seed: int = 0,
+    longest: int = LONGEST_SIDE,
+    channels: int | None = None,
+) -> Source:
     """Any tree DIRECTORY/train/<class>/*, DIRECTORY/test/<class>/* of images, and of val_dir/<class>/* for validation.
 
     Without test/ that share of every class (0.2 where it is None) is set apart for the test, by the seed; without
-    train/ of DIRECTORY/<class>/*. All images are in colour if one for training is, and take the size of the first
-    training image, scaled down to 64 pixels on its longer side.
+    train/ of DIRECTORY/<class>/*. All images are in colour if one for training is, unless `channels` says it, and take
+    the size of the first training image, scaled down to `longest` pixels on its longer side.
     """
     root = directory / "train"
     if not root.is_dir():
@@ -128,7 +138,8 @@ def folder(directory: Path, val_dir: Path | None = None, share: float | None = N
         notes.append(f"no {directory / 'test'}: {len(test[0])} of {len(paths)} images are set apart for the test")
     parts = [train, test] if val_dir is None else [train, test, others(val_dir, classes, "--val-dir", notes)]
     # Of all that training could be given, so that another seed has images of the same shape.
-    channels, size = 3 if any(map(has_colour, paths)) else 1, size_of_first(paths)
+    channels = channels or (3 if any(map(has_colour, paths)) else 1)
+    size = size_of_first(paths, longest)
     images, kinds = hold(*(Files(of_part, channels, size) for of_part, _ in parts))
     if done := conversions(kinds, channels):
         notes.append(done)
@@ -169,34 +180,37 @@ def set_apart(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return (~apart).nonzero().flatten(), apart.nonzero().flatten()
 
 
-def size_of_first(paths: list[str]) -> tuple[int, int]:
-    """Of the first image that can be read, scaled down to `LONGEST_SIDE`."""
+def size_of_first(paths: list[str], longest: int) -> tuple[int, int]:
+    """Of the first image that can be read, scaled down to `longest` pixels."""
     for path in paths:
         with suppress(ValueError):
             image = decode(path).image
-            scale = min(1.0, LONGEST_SIDE / max(image.size))
+            scale = min(1.0, longest / max(image.size))
             return max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return 1, 1
 
 
-SOURCES = {"digits": digits, "cifar10": cifar10, "caltech101": caltech101}
-
-
 def source_of(options: Namespace) -> Source:
     """The images that the options of the command line name, or UserError."""
-    directory = Path(options.data_dir)
-    if options.data == "folder":
+    directory, data = Path(options.data_dir), options.data
+    for name, those in (
+        *(("val_dir", ("folder",)), ("split", ("folder",))),
+        *(("image_size", ("folder", "caltech101")), ("channels", ("folder", "caltech101"))),
+    ):
+        if options[name] is not None and data not in those:
+            raise UserError(
+                f"argument --{name.replace('_', '-')}: {options[name]}, but it is for --data {' or '.join(those)}, not "
+                f"{data}: leave it out"
+            )
+    if data == "folder":
         if options.val_dir is not None and options.validation != VALIDATION:
             raise UserError(f"argument --validation: {options.validation}, but --val-dir is given: leave one out")
         val_dir = None if options.val_dir is None else Path(options.val_dir)
-        return folder(directory, val_dir, options.split, options.seed)
-    for name in ("val_dir", "split"):
-        if options[name] is not None:
-            argument = f"argument --{name.replace('_', '-')}"
-            raise UserError(
-                f"{argument}: {options[name]}, but it is for --data folder, not {options.data}: leave it out"
-            )
-    return SOURCES[options.data](directory)
+        longest = options.image_size or LONGEST_SIDE
+        return folder(directory, val_dir, options.split, options.seed, longest, options.channels)
+    if data == "caltech101":
+        return caltech101(directory, options.image_size or CALTECH_SIDE, options.channels or 1)
+    return cifar10(directory) if data == "cifar10" else digits(directory)
 
 
 def download(dataset: type[CIFAR10] | type[Caltech101], directory: Path, made: Path) -> None:

@@ -14,6 +14,7 @@ from torchvision.datasets import CIFAR10
 
 from manualbp.training import UserError, sources
 from manualbp.training import files as reading
+from manualbp.training.cli import parse
 from manualbp.training.data import ImageData
 from tests.training import files
 
@@ -184,7 +185,7 @@ def test_validation_images_of_their_own(tmp_path: Path) -> None:
     data = ImageData(source, 4, seed=0)
     assert len(data.train) == 8
     assert data.validation.labels[data.validation.indices].tolist() == [0, 0, 1, 1]
-    images, _ = next(iter(data.val_dataloader()))
+    images = next(iter(data.val_dataloader()))[0]
     expected = reading.Files([str(own / "a" / "1.png")], 3, (8, 8))[torch.tensor([0])]
     assert torch.equal(images[1:2], expected)
     assert ImageData(source, 4, seed=0, validation=0).validation.indices.tolist() == [0, 1, 2, 3]
@@ -255,3 +256,19 @@ def test_order_and_augmentation_are_a_function_of_seed_and_position(tmp_path: Pa
     assert all(map(torch.equal, second, batches(ImageData(source, 4, seed=5), 1)))
     assert not all(map(torch.equal, first, second))
     assert not all(map(torch.equal, first, batches(ImageData(source, 4, seed=6), 0)))
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "shape"),
+    [
+        ("folder", [], (3, 32, 64)),
+        ("folder", ["--image-size", "16"], (3, 8, 16)),
+        ("folder", ["--image-size", "100", "--channels", "1"], (1, 48, 96)),
+        ("caltech101", [], (1, 83, 83)),
+        ("caltech101", ["--image-size", "20", "--channels", "3"], (3, 20, 20)),
+    ],
+)
+def test_size_and_channels(data: str, options: list[str], shape: tuple[int, ...], tmp_path: Path) -> None:
+    files.tree(tmp_path, size=(96, 48)) if data == "folder" else files.caltech101(tmp_path)
+    _, parsed = parse(["--data", data, "--data-dir", str(tmp_path), *options])
+    assert sources.source_of(parsed).train[0].shape[1:] == shape

@@ -79,6 +79,8 @@ def test_a_recipe_trains(name: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--ema", "1"], ["--ema", "1"]),
         (["--clip", "0"], ["--clip", "0"]),
         (["--schedule", "step"], ["--schedule", "step"]),
+        (["--image-size", "32"], ["--image-size: 32", "folder or caltech101", "digits"]),
+        (["--channels", "3"], ["--channels: 3", "folder or caltech101", "digits"]),
         (["--crop-padding", "8"], ["--crop-padding: 8", "8 x 8"]),
     ],
 )
