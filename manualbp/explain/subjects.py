@@ -96,7 +96,7 @@ def of_model(name: str, weights: Path | None, image: Path) -> Subject:
         from manualbp.training.vision import NAMES
     except ImportError as error:
         raise missing("--model", error) from error
-    from manualbp.__main__ import model_of
+    from manualbp.receipt_command import model_of
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

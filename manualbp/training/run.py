@@ -35,7 +35,7 @@ KEPT = (
 )
 
 
-def run(options: Namespace, config: str) -> None:
+def run(options: Namespace, config: str, command: str = "train.py") -> None:
     """Train, test the best checkpoint (without validation the last), draw, and print one line.
 
     Raises: UserError for what the user can mend; KeyboardInterrupt, saying how to go on, when interrupted.
@@ -82,7 +82,7 @@ def run(options: Namespace, config: str) -> None:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = folder / "last.ckpt"
-        how = f"; go on with: train.py --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
+        how = f"; go on with: {command} --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
         raise KeyboardInterrupt(how) from None
     if trainer.is_global_zero:
         accuracy = 100 * result["test_accuracy"]
