@@ -145,7 +145,8 @@ def parse(argv: Sequence[str] | None, command: str) -> tuple[ArgumentParser, Nam
     parser = build_parser(command)
     options = parser.parse_args(argv)
     if options.resume is not None:
-        from manualbp.training.run import KEPT, read_checkpoint
+        from manualbp.training.checkpoint import read_checkpoint
+        from manualbp.training.run import KEPT
 
         kept = read_checkpoint(options.resume)["run"]["options"]
         parser.set_defaults(kept)
