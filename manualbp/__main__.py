@@ -7,9 +7,23 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import manualbp
-from manualbp.commands import Parser, Raw, UserError, audit, exercise, explain, kernels, memory, shell_name, train
+from manualbp.commands import (
+    Parser,
+    Raw,
+    UserError,
+    audit,
+    exercise,
+    explain,
+    export,
+    kernels,
+    memory,
+    predict,
+    shell_name,
+    test,
+    train,
+)
 
-COMMANDS = (train, memory, kernels, audit, exercise, explain)
+COMMANDS = (train, predict, test, export, audit, explain, exercise, memory, kernels)
 __all__ = ["UserError", "leave", "main", "script"]
 
 

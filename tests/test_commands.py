@@ -14,8 +14,8 @@ from manualbp.commands.explain import KINDS, LARGEST
 from manualbp.explain.examples import OPTIONS
 from manualbp.explain.network import LARGEST as LARGEST_OF_PAGES
 
-COMMANDS = ("audit", "exercise", "explain", "kernels", "memory", "train")
-NEEDS_ARGUMENTS = ("audit", "memory")
+COMMANDS = ("audit", "exercise", "explain", "export", "kernels", "memory", "predict", "test", "train")
+NEEDS_ARGUMENTS = ("audit", "export", "memory", "predict", "test")
 ANSWERED = [
     *(([command, "--help"], 0) for command in COMMANDS),
     *(([command], 2) for command in NEEDS_ARGUMENTS),

@@ -70,6 +70,12 @@ def size(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("x")))
 
 
+def positive(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be a positive number")
+    return int(text)
+
+
 def require_new_files(json: Path | None, picture: Path | None) -> None:
     """UserError, before anything is computed, where a file cannot be made or would be written over."""
     for name, path in (("--json", json), ("--plot", picture)):
