@@ -7,17 +7,34 @@ backward pass, of anybody's, is right, and where it is not. `keep_freed_memory()
 faster.
 """
 
-from manualbp import functional, nn
-from manualbp.audit import audit
-from manualbp.by_hand import by_hand
-from manualbp.convert import convert, restore
-from manualbp.coverage import Coverage, coverage
-from manualbp.explain import explain
-from manualbp.freed_memory import keep_freed_memory
-from manualbp.fuse.model import fuse, unfuse
-from manualbp.memory import Receipt, memory
+import os
+import sys
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"  # a literal: pyproject.toml reads it without an import
+
+
+def _is_command() -> bool:
+    """Whether this process was started as `python -m manualbp ...` or as the script `manualbp` beside its Python."""
+    first, path = sys.argv[0], sys.executable
+    if first == "-m":  # while Python looks for the module that it is to run
+        return sys.orig_argv[-len(sys.argv)] == "manualbp"
+    return first in (os.path.join(os.path.dirname(path), name) for name in ("manualbp", "manualbp.exe"))
+
+
+# A command line is parsed, or answered by its help, before torch is imported, which takes seconds; then
+# manualbp.__main__ has this file run once more.
+_waits = "_waits" not in globals() and _is_command()
+if TYPE_CHECKING or not _waits:
+    from manualbp import functional, nn
+    from manualbp.audit import audit
+    from manualbp.by_hand import by_hand
+    from manualbp.convert import convert, restore
+    from manualbp.coverage import Coverage, coverage
+    from manualbp.explain import explain
+    from manualbp.freed_memory import keep_freed_memory
+    from manualbp.fuse.model import fuse, unfuse
+    from manualbp.memory import Receipt, memory
 
 __all__ = [
     "Coverage",

@@ -15,6 +15,12 @@ from manualbp.text import WIDTH, table
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(by_hand_layers, name) for name in by_hand_layers.__all__ if hasattr(nn, name)
 }
+# manualbp.nn's classes, and torch.nn's of the same name where there is one.
+BUILT: dict[type, type[nn.Module] | None] = {
+    layer: getattr(nn, name, None)
+    for name in by_hand_layers.__all__
+    if isinstance(layer := getattr(by_hand_layers, name), type)
+}
 NO_ARITHMETIC = (
     *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict),
     *(nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
@@ -102,12 +108,13 @@ def convert(model: nn.Module) -> Report:
     return Report("converted", tuple(rows))
 
 
-def restore(model: nn.Module) -> Report:
+def restore(model: nn.Module, built: bool = False) -> Report:
     """Give back exactly what `convert` found: the classes. -> a Report, to print.
 
     Layers that were manualbp.nn's before stay so, and so does a class that something else has exchanged since
-    (a parametrisation). Raises TypeError for what is no torch.nn.Module, ValueError where it
-    is fused (`manualbp.fuse`).
+    (a parametrisation). built: layers that were built as manualbp.nn's become torch.nn's, too, with the same
+    state_dict; those that torch.nn lacks (TrueConv2d, ConnectedConv2d) are left, and the report names them. Raises
+    TypeError for what is no torch.nn.Module, ValueError where it is fused (`manualbp.fuse`).
     """
     refuse_no_module("restore", model)
     refuse_fused("restore", model)
@@ -124,7 +131,20 @@ def restore(model: nn.Module) -> Report:
             rows.append(Row(path, kind_of(module), True, "restored"))
         elif was is not None or issubclass(type(module), ForwardByHand):
             rows.append(Row(path, kind_of(module), False, "left: its class was exchanged after `convert`"))
+        elif built and (layer := next((base for base in type(module).__mro__ if base in BUILT), None)) is not None:
+            rows.append(_unbuilt(path, module, layer))
     return Report("restored", tuple(rows))
+
+
+def _unbuilt(path: str, module: nn.Module, layer: type[nn.Module]) -> Row:
+    """A module whose class is, or subclasses, manualbp.nn's `layer`: it becomes torch.nn's where that is the same."""
+    kind, before = BUILT[layer], kind_of(module)
+    if kind is None:
+        return Row(path, before, False, f"left: torch.nn has no {layer.__name__}")
+    if type(module) is not layer:
+        return Row(path, before, False, f"left: its own kind of {layer.__name__}")
+    module.__class__ = kind
+    return Row(path, before, True, f"-> torch.nn.{kind.__name__}")
 
 
 def _becomes(kind: type) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from manualbp import exercises
+from manualbp.commands import exercise
 from manualbp.exercises import QUESTIONS, check, names, write
 
 LINEAR = """x, w = ctx.saved_tensors
@@ -236,7 +237,7 @@ def test_a_file_is_read_anew(tmp_path: Path) -> None:
 
 def run(*argv: str) -> int:
     parser = argparse.ArgumentParser()
-    exercises.add_command(parser.add_subparsers())
+    exercise.add_command(parser.add_subparsers())
     options = parser.parse_args(["exercise", *argv])
     return options.run(options)
 

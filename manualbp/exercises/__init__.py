@@ -155,23 +155,6 @@ def _hint(report: Report) -> str:
     return "\n".join([*where, *(QUESTIONS.get(cause, f"The likely cause: {cause}.") for cause in report.causes)])
 
 
-def add_command(commands: Any) -> None:
-    command = commands.add_parser(
-        "exercise",
-        help="exercises: write a backward pass yourself, and have it checked",
-        description="Exercises on backward passes. Without NAME and --check, print their list; with NAME,\n"
-        "write the exercise into a new file NAME.py; with --check, say whether the backward\n"
-        "pass of a file is right, and if not, where it is wrong, with a hint.",
-        epilog="The exit code is 0 if the exercise is solved, and 1 if it is not yet.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.set_defaults(run=run_exercise)
-    either = command.add_mutually_exclusive_group()
-    either.add_argument("name", metavar="NAME", nargs="?", help="of the exercise that is written into ./NAME.py")
-    either.add_argument("--check", metavar="FILE", type=Path, help="say whether the backward pass of FILE is right")
-
-
 def run_exercise(options: argparse.Namespace) -> int:
     """The exit code: 1 where the backward pass is not right yet."""
     if options.check is not None:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -40,47 +39,25 @@ def of_checkpoint(path: Path, image: Path) -> Subject:
     Raises ValueError for another file, an image that cannot be read, and without the extra `train`.
     """
     try:
-        from manualbp.training import UserError
-        from manualbp.training.cli import build_parser
+        from manualbp.training.checkpoint import load
         from manualbp.training.files import read_as
-        from manualbp.training.run import build, read_checkpoint
+
+        model = load(path, "argument --checkpoint", "manualbp").float()
     except ImportError as error:
         raise missing("--checkpoint", error) from error
+    C, H, W = model.shape
     try:
-        checkpoint = read_checkpoint(str(path))
-    except UserError as error:
-        raise ValueError(str(error).replace("--resume", "--checkpoint", 1)) from error
-    try:
-        made = checkpoint["run"]
-        parser = build_parser()
-        parser.set_defaults(made["options"] | {"backward": "manualbp"})
-        options = parser.get_defaults()  # those that are newer than the checkpoint, too
-        C, H, W = made["shape"]
-        images: Any = SimpleNamespace(  # what `build` asks of a run's images; the checkpoint has their statistics
-            shape=(C, H, W),
-            classes=made["classes"],
-            mean=torch.zeros(C, 1, 1),
-            std=torch.ones(C, 1, 1),
-            source=SimpleNamespace(average="micro"),
-            smallest_batch=lambda devices: 2,
-        )
-        model = build(options, images, 1).eval()
-        model.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"argument --checkpoint: {path}: not a checkpoint of train.py, or a damaged one") from error
-    try:
-        pixels = read_as(str(image), (C, H, W), any_kind=options.data == "caltech101")
-    except UserError as error:
+        pixels = read_as(str(image), (C, H, W), any_kind=model.options["data"] == "caltech101")
+    except ValueError as error:
         raise ValueError(f"argument --image: {error}") from error
     given: list[Tensor] = []
     hook = model.network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]), prepend=True)
     with torch.no_grad():
         model(pixels[None])
     hook.remove()
-    epochs = checkpoint["epoch"] + 1
-    note = f"Trained by train.py with --data {options.data} for {epochs} epoch{'s' * (epochs > 1)}."
-    squared = options.network == "mlp"
-    return Subject(options.network, model.network, given[0], pixels, made["classes"], model.loss, not squared, note)
+    data, network, epochs = model.options["data"], model.options["network"], len(model.history)
+    note = f"Trained by train.py with --data {data} for {epochs} epoch{'s' * (epochs > 1)}."
+    return Subject(network, model.network, given[0], pixels, model.classes, model.loss, network != "mlp", note)
 
 
 def of_model(name: str, weights: Path | None, image: Path) -> Subject:
@@ -95,7 +72,7 @@ def of_model(name: str, weights: Path | None, image: Path) -> Subject:
         from manualbp.training.vision import NAMES
     except ImportError as error:
         raise missing("--model", error) from error
-    from manualbp.__main__ import model_of
+    from manualbp.receipt_command import model_of
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -7,10 +7,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as T
+from lightning.pytorch.core.saving import _default_map_location
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from manualbp.training.checkpoint import build_from, read_checkpoint
 from manualbp.training.data import Batch, ImageData, position
 from manualbp.training.optimizers import OPTIMIZERS
 
@@ -65,6 +67,17 @@ class Classifier(pl.LightningModule):
         # shares. A loss that is no number stays one.
         self.val_loss, self.test_loss = (MeanMetric(nan_strategy=nan) for _ in range(2))
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None) -> "Classifier":
+        """The module of a checkpoint alone, in evaluation mode: by its options, on the layers of its --backward.
+
+        map_location: as torch.load has it; None: where the tensors were, on the CPU where there is no such device.
+        Raises: UserError for what is no checkpoint.
+        """
+        name = "load_from_checkpoint: checkpoint_path"
+        checkpoint = read_checkpoint(checkpoint_path, name, map_location or _default_map_location)
+        return build_from(checkpoint, f"{name}: {checkpoint_path}")
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x.to(self.mean.dtype) - self.mean) / self.std

@@ -1,4 +1,7 @@
-"""The command line of `train.py`: its options, and how it ends (0 done, 2 something to mend, 130 interrupted)."""
+"""The command line of `train` and train.py: its options, and how it ends.
+
+The exit code is 0 if it is done, 2 if something is to mend, 130 if it was interrupted.
+"""
 
 import argparse
 import math
@@ -7,12 +10,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
 
+from manualbp.commands import Narrow
 from manualbp.training import UserError
 
 EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
@@ -29,14 +32,14 @@ Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
-def build_parser() -> ArgumentParser:
+def build_parser(command: str = "train.py") -> ArgumentParser:
     epochs = ", ".join(f"{n} for {data}" for data, n in EPOCHS.items())
     rates = ", ".join(f"{rate} for {optimizer}" for optimizer, rate in LEARNING_RATES.items())
     parser = ArgumentParser(
-        prog="train.py",
+        prog=command,
         description="Train a convolutional network on gradients derived by hand. Without options: on handwritten "
         "digits, in less than a minute. Everything that a run makes goes into one new folder.",
-        formatter_class=argparse.HelpFormatter,
+        formatter_class=Narrow,
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -174,7 +177,13 @@ def build_parser() -> ArgumentParser:
         help="of the training images, set apart to choose the checkpoint that is tested; 0: train on all of them and "
         "test the last (default: 0.1)",
     )
-    add("--precision", choices=PRECISIONS, default="32-true", help="of the arithmetic (default: 32-true)")
+    add(
+        "--precision",
+        metavar="KIND",
+        choices=PRECISIONS,
+        default="32-true",
+        help=f"of the arithmetic: {', '.join(PRECISIONS)} (default: 32-true)",
+    )
     add("--accelerator", metavar="KIND", default="auto", help="kind of device, as cpu, gpu or mps (default: auto)")
     add(
         "--devices",
@@ -230,8 +239,8 @@ def follow(recipe: str | None, parser: ArgumentParser) -> None:
         parser.set_defaults(yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text()))
 
 
-def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
-    parser = build_parser()
+def parse(argv: Sequence[str] | None, command: str = "train.py") -> tuple[ArgumentParser, Namespace]:
+    parser = build_parser(command)
     # Before all others: they are parsed with its options in place of the defaults, and --print_config prints these.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", nargs="?")
@@ -242,7 +251,8 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
         follow(options.recipe, parser)
         options = parser.parse_args(argv)
     if options.resume is not None:
-        from manualbp.training.run import KEPT, read_checkpoint
+        from manualbp.training.checkpoint import read_checkpoint
+        from manualbp.training.run import KEPT
 
         kept = read_checkpoint(options.resume)["run"]["options"]
         parser.set_defaults(kept)
@@ -280,34 +290,28 @@ def parse(argv: Sequence[str] | None) -> tuple[ArgumentParser, Namespace]:
     return parser, options
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `train.py` with these arguments (the process's own where None) and return its exit code."""
+def main(argv: Sequence[str] | None = None, command: str = "train.py") -> int:
+    """Train with these arguments (the process's own where None) and return the exit code.
+
+    command: what is typed before the arguments, for its messages.
+    """
+    name = command.removeprefix("python -m ")
     try:
-        parser, options = parse(argv)
+        parser, options = parse(argv, command)
         # Only now, as it takes seconds to import: a wrong option is answered at once.
         from manualbp.training.run import run
 
-        run(options, parser.dump(options))
+        run(options, parser.dump(options), command)
     except ArgumentError as error:
-        return fail(named(str(error)))
+        return fail(name, named(str(error)))
     except UserError as error:
         # One raised in a process that reads data comes with that process's traceback, itself in the last line.
-        return fail(str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: "))
+        return fail(name, str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: "))
     except KeyboardInterrupt as interrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes all are interrupted
-            print(f"\ntrain.py: interrupted{interrupt}", file=sys.stderr)
+            print(f"\n{name}: interrupted{interrupt}", file=sys.stderr)
         return 130
     return 0
-
-
-def leave(code: int) -> NoReturn:
-    """End the process. One of several does so at once: PyTorch's threads may abort it while Python tidies up."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 def named(message: str) -> str:
@@ -316,6 +320,6 @@ def named(message: str) -> str:
     return re.sub(r"^(?=Problems parsing config|Option ')", "argument --config: ", message)
 
 
-def fail(message: str) -> int:
-    print("train.py: error:", " ".join(message.split()), file=sys.stderr)
+def fail(name: str, message: str) -> int:
+    print(f"{name}: error:", " ".join(message.split()), file=sys.stderr)
     return 2

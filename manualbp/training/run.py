@@ -1,7 +1,6 @@
 """One run, from the options to the pictures."""
 
 import logging
-import pickle
 import shutil
 import signal
 import time
@@ -12,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
@@ -23,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 import manualbp
 from manualbp.training import UserError, figures, torch_layers, vision
 from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
+from manualbp.training.checkpoint import read_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
 from manualbp.training.networks import NETWORKS, loss_of, whiten
@@ -37,7 +36,7 @@ KEPT = (
 )
 
 
-def run(options: Namespace, config: str) -> None:
+def run(options: Namespace, config: str, command: str = "train.py") -> None:
     """Train, test the best checkpoint (without validation the last), draw, and print one line.
 
     Raises: UserError for what the user can mend; KeyboardInterrupt, saying how to go on, when interrupted.
@@ -94,7 +93,7 @@ def run(options: Namespace, config: str) -> None:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = folder / "last.ckpt"
-        how = f"; go on with: train.py --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
+        how = f"; go on with: {command} --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
         raise KeyboardInterrupt(how) from None
     if trainer.is_global_zero:
         accuracy = 100 * result["test_accuracy"]
@@ -190,19 +189,6 @@ def send_to(folder: Path, trainer: pl.Trainer, model: Classifier) -> None:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder.resolve())
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """A checkpoint of `train.py`, or UserError."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"argument --resume: {path}: cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"argument --resume: {path}: not a checkpoint, or a damaged one") from error
-    if not isinstance(checkpoint, dict) or not {"run", "state_dict", "epoch"} <= checkpoint.keys():
-        raise UserError(f"argument --resume: {path}: not a checkpoint of train.py")
-    return checkpoint
 
 
 def require_fit(options: Namespace, model: Classifier) -> None:

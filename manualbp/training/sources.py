@@ -28,6 +28,7 @@ LONGEST_SIDE = 64  # pixels of an image in a folder tree: photographs are scaled
 CALTECH_TRAIN = 30  # images of a category, as is usual in the literature
 CALTECH_SIDE = 83  # lecture 001, eq. 1.2
 VALIDATION = 0.1  # the default of --validation
+NAMES = ("digits", "cifar10", "caltech101", "folder")
 
 
 class Source(NamedTuple):
