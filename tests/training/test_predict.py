@@ -127,7 +127,7 @@ def test_a_digit_is_read_as_the_run_read_it(finished: Path, capsys: pytest.Captu
             ["test", "lecture004.ckpt", "--data", "folder", "--data-dir", "tree"],
             ["argument --data: folder in tree", "classes a, b", "0, 1, 2, 3, 4, ... (10)"],
         ),
-        (["test", "colour.ckpt"], ["data/train", "no such folder"]),
+        (["test", "colour.ckpt"], ["data: no such folder"]),
         (["export", "none.ckpt", "--to", "torch", "new"], ["argument CKPT: none.ckpt: cannot be read"]),
         (["export", "mlp.ckpt", "new"], ["required: --to"]),
         (["export", "mlp.ckpt", "--to", "tflite", "new"], ["argument --to", "tflite"]),
