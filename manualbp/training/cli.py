@@ -1,4 +1,6 @@
-"""The command line of `train.py`: its options, and how it ends (0 done, 2 something to mend, 130 interrupted)."""
+"""The command line of `train.py`: its options, and how it ends: 0 done, 2 something to mend, 3 a loss,
+a gradient or a weight that is not finite, 130 interrupted.
+"""
 
 import argparse
 import math
@@ -11,7 +13,7 @@ from typing import NoReturn
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
-from manualbp.training import UserError
+from manualbp.training import NotFiniteError, UserError
 
 EPOCHS = {"digits": 100, "cifar10": 20, "caltech101": 40, "folder": 20}
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
@@ -179,11 +181,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         # One raised in a process that reads data comes with that process's traceback, itself in the last line.
         return fail(str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: "))
+    except NotFiniteError as error:
+        return fail(str(error), 3) if is_first() else 3
     except KeyboardInterrupt as interrupt:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes all are interrupted
+        if is_first():
             print(f"\ntrain.py: interrupted{interrupt}", file=sys.stderr)
         return 130
     return 0
+
+
+def is_first() -> bool:
+    """Whether this process is the one of several that says what all of them met."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def leave(code: int) -> NoReturn:
@@ -202,6 +211,6 @@ def named(message: str) -> str:
     return re.sub(r"^(?=Problems parsing config|Option ')", "argument --config: ", message)
 
 
-def fail(message: str) -> int:
+def fail(message: str, code: int = 2) -> int:
     print("train.py: error:", " ".join(message.split()), file=sys.stderr)
-    return 2
+    return code

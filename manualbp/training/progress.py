@@ -1,0 +1,127 @@
+"""What a run tells while it trains: a bar or a line an epoch, metrics.csv and the event file of TensorBoard."""
+
+import csv
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from manualbp.training import UserError
+from manualbp.training.classifier import Classifier, figures_of_epoch
+from manualbp.training.data import Batch
+from manualbp.training.files import whole
+
+COLUMNS = (
+    *("epoch", "step", "lr", "seconds", "images_per_second"),
+    *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
+)
+
+
+class Progress(RichProgressBar):
+    """Lightning's bar with one figure beside it, short enough for a line of 80 characters. Its epochs count from 1."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            words = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.progress.update(self.train_progress_bar_id, description=words)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        accuracy = trainer.callback_metrics.get("val_accuracy")
+        return {} if accuracy is None else {"val": f"{100 * float(accuracy):.1f} %"}
+
+
+class Record(pl.Callback):
+    """metrics.csv, where a row appears when its epoch is over; with `lines`, also a printed line.
+
+    `lr` is the rate of the epoch's last step, `step` counts the steps to there, `seconds` are those of training,
+    without validation. The figures of the test stand in the row of the epoch whose checkpoint was tested. Of epochs
+    before a resume the row has what the checkpoint knows: loss and accuracy.
+    """
+
+    def __init__(self, lines: bool) -> None:
+        self.lines = lines
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
+        self.rows = [{"epoch": epoch, **figures} for epoch, figures in enumerate(pl_module.history, 1)]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
+        self.start, self.seconds, self.images = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Classifier, batch: Batch, batch_idx: int) -> None:
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.log("lr", self.rate)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Classifier, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.images += len(batch[1]) * trainer.world_size
+        self.seconds = time.perf_counter() - self.start
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
+        speed = {"seconds": self.seconds, "images_per_second": self.images / self.seconds}
+        pl_module.log_dict(speed)
+        if not trainer.is_global_zero:
+            return
+        epoch, figures = trainer.current_epoch + 1, figures_of_epoch(trainer)
+        self.rows.append({"epoch": epoch, "step": trainer.global_step, "lr": self.rate, **speed, **figures})
+        self.write(trainer)
+        if self.lines:
+            part = "val" if "val_accuracy" in figures else "train"
+            print(
+                f"epoch {epoch}/{trainer.max_epochs}: loss {figures['train_loss']:.4f}, "
+                f"{part} accuracy {100 * figures[f'{part}_accuracy']:.1f} %, "
+                f"{self.seconds:.1f} s, {speed['images_per_second']:,.0f} images/s",
+                flush=True,
+            )
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
+        if trainer.is_global_zero:
+            tested = {name: float(trainer.callback_metrics[name]) for name in ("test_loss", "test_accuracy")}
+            self.rows[len(pl_module.history) - 1].update(tested)  # a checkpoint has the history to its epoch
+            self.write(trainer)
+
+    def write(self, trainer: pl.Trainer) -> None:
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, COLUMNS)
+        table.writeheader()
+        table.writerows(self.rows)
+        with whole(Path(str(trainer.loggers[0].log_dir)) / "metrics.csv") as file:
+            file.write(text.getvalue().encode())
+
+
+class EventFile(TensorBoardLogger):
+    """TensorBoard's, over steps. Its writer is a thread, whose errors come with the next call."""
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        with self._writing():
+            super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
+    def save(self) -> None:
+        with self._writing():
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        with suppress(UserError if status == "failed" else ()), self._writing():  # then another is on its way
+            super().finalize(status)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.log_dir}: TensorBoard's file cannot be written ({error.strerror})") from error
+
+
+def hush_thread(failed: threading.ExceptHookArgs) -> None:
+    """A `threading.excepthook` without the traceback of the event file's writer: the run says that in one line."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
