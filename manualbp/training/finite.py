@@ -160,7 +160,10 @@ def gathered(trainer: pl.Trainer, value: Any) -> list[Any]:
 
 def stop(model: Classifier, what: str) -> None:
     """NotFiniteError, with what to try."""
-    rate, precision = model.options["lr"], str(model.options["precision"])
+    rate, precision = (
+        model.options["lr"],
+        str(model.trainer.precision),
+    )  # not the option: on a CPU 16-mixed is bf16-mixed
     hints = [f"--lr {rate / 10:g} in place of {rate:g}"] if model.trainer.global_step else []
     if precision.startswith("16"):
         hints.append(f"--precision bf16-mixed or 32-true in place of {precision}")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from manualbp.training import UserError
 from manualbp.training.classifier import Classifier, figures_of_epoch
@@ -28,10 +30,14 @@ class Progress(RichProgressBar):
     """Lightning's bar with one figure beside it, short enough for a line of 80 characters. Its epochs count from 1."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_epoch_start(trainer, pl_module)
-        if self.progress is not None and self.train_progress_bar_id is not None:
-            words = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self.progress.update(self.train_progress_bar_id, description=words)
+        if self.is_disabled or self.progress is None:
+            return
+        total, words = self.total_train_batches, f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        if self.train_progress_bar_id is None:
+            self.train_progress_bar_id = self.progress.add_task(words, total=total)
+        else:
+            self.progress.reset(self.train_progress_bar_id, total=total, description=words, visible=True)
+        self.refresh()
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         accuracy = trainer.callback_metrics.get("val_accuracy")
@@ -101,14 +107,17 @@ class Record(pl.Callback):
 class EventFile(TensorBoardLogger):
     """TensorBoard's, over steps. Its writer is a thread, whose errors come with the next call."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         with self._writing():
             super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
+    @rank_zero_only
     def save(self) -> None:
         with self._writing():
             super().save()
 
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         with suppress(UserError if status == "failed" else ()), self._writing():  # then another is on its way
             super().finalize(status)
@@ -116,6 +125,7 @@ class EventFile(TensorBoardLogger):
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
+            os.stat(self.log_dir)  # else its writer would make the folder anew
             yield
         except OSError as error:
             raise UserError(f"{self.log_dir}: TensorBoard's file cannot be written ({error.strerror})") from error
