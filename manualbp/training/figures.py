@@ -105,15 +105,16 @@ def mistakes(found: Sequence[Mistake], sure: str, classes: Sequence[str], title:
     sure: what the figure of a mistake is, in a word.
     """
     columns = min(5, max(3, len(found)))
-    rows = max(1, -(-len(found) // columns))
-    figure = Figure(figsize=(1.9 * columns, 1.9 * rows + 0.9), layout="constrained")
-    caption = f"predicted ({sure}) and true class" if found else "no mistake among the test images"
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(1.9 * columns, 1.9 * rows + 1.5), layout="constrained")
+    caption = f"predicted ({sure}) and true class" if found else "No test image was taken for another class."
     figure.suptitle(textwrap.fill(title, 23 * columns) + f"\n{caption}", fontsize=10)
     for i, mistake in enumerate(found):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(mistake.image.permute(1, 2, 0).numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
         predicted, true = (shortened(classes[c]) for c in (mistake.predicted, mistake.true))
-        axes.set_title(f"{predicted} ({100 * mistake.sure:.1f} %)\ntrue: {true}", fontsize=8)
+        how = f"{100 * mistake.sure:.1f} %" if sure == "probability" else f"{mistake.sure:.2f}"
+        axes.set_title(f"{predicted} ({how})\ntrue: {true}", fontsize=8)
         axes.set_axis_off()
     save(figure, path)
 

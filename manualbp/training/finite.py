@@ -20,7 +20,7 @@ MOST_SKIPPED = 40
 class FiniteCheck(pl.Callback):
     """Ends the run at the first step whose loss, gradients or update are not finite, and says where that began.
 
-    A step costs a look at the loss, which is logged anyway, and at the largest gradient; an epoch, before its
+    A step costs a look at the loss, which is logged anyway, and at the norm of the gradients; an epoch, before its
     checkpoint, a look at the weights. Only then the step is taken again, on a copy of the network whose fused layers
     run apart, and every layer is watched: the one that makes of finite numbers others is named.
     Raises: NotFiniteError, in each of several processes, which all have the same loss and the same gradients.
@@ -38,31 +38,30 @@ class FiniteCheck(pl.Callback):
             return
         done = trainer.global_step
         begin = f"step {done + 1}: the loss is {loss.item()}"
-        name = parameter_not_finite(pl_module.network.named_parameters())
+        name = not_finite(pl_module.network.named_parameters())
         if name is not None:
             # With finite gradients: the step before looked at them.
             stop(pl_module, f"{begin}, as {name} is not finite after step {done}: an update made it so")
         stop(pl_module, f"{begin}: {self.search(trainer, pl_module, backward=False)}")
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Classifier, optimizer: Any) -> None:
-        gradients = [p.grad for p in pl_module.network.parameters() if p.grad is not None]
-        if torch.nn.utils.get_total_norm(gradients, torch.inf).isfinite():
+        gradients = {name: p.grad for name, p in pl_module.network.named_parameters() if p.grad is not None}
+        # The norm is the quickest look. It may overflow where they do not.
+        norm = torch.nn.utils.get_total_norm(gradients.values())
+        if norm.isfinite() or (name := not_finite(gradients.items())) is None:
             self.skipped = 0
             return
         # With a GradScaler this is how it finds the scale of the loss: it leaves out the step.
         self.skipped += 1
         if getattr(trainer.precision_plugin, "scaler", None) is not None and self.skipped < MOST_SKIPPED:
             return
-        name = parameter_not_finite(
-            (name, p.grad) for name, p in pl_module.network.named_parameters() if p.grad is not None
-        )
         begin = f"step {trainer.global_step + 1}: the gradient of {name} is not finite, though the loss is"
         stop(pl_module, f"{begin}: {self.search(trainer, pl_module, backward=True)}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Classifier, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch and (name := parameter_not_finite(pl_module.network.named_parameters())):
+        if trainer.is_last_batch and (name := not_finite(pl_module.network.named_parameters())):
             stop(pl_module, f"{name} is not finite after step {trainer.global_step}: an update made it so")
 
     def search(self, trainer: pl.Trainer, model: Classifier, backward: bool) -> str:
@@ -90,7 +89,7 @@ class FiniteCheck(pl.Callback):
         return first or "taken again, the step is finite"
 
 
-def parameter_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
+def not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     """The name of the first that is not."""
     return next((name for name, tensor in named if not tensor.isfinite().all()), None)
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,6 @@ class Record(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Classifier, batch: Batch, batch_idx: int) -> None:
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log("lr", self.rate)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Classifier, outputs: Any, batch: Batch, batch_idx: int
@@ -73,19 +72,20 @@ class Record(pl.Callback):
         self.seconds = time.perf_counter() - self.start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:
-        speed = {"seconds": self.seconds, "images_per_second": self.images / self.seconds}
-        pl_module.log_dict(speed)
+        speed = self.images / self.seconds
+        how = {"lr": self.rate, "seconds": self.seconds, "images_per_second": speed}
+        pl_module.log_dict(how)  # for TensorBoard
         if not trainer.is_global_zero:
             return
         epoch, figures = trainer.current_epoch + 1, figures_of_epoch(trainer)
-        self.rows.append({"epoch": epoch, "step": trainer.global_step, "lr": self.rate, **speed, **figures})
+        self.rows.append({"epoch": epoch, "step": trainer.global_step, **how, **figures})
         self.write(trainer)
         if self.lines:
             part = "val" if "val_accuracy" in figures else "train"
             print(
                 f"epoch {epoch}/{trainer.max_epochs}: loss {figures['train_loss']:.4f}, "
                 f"{part} accuracy {100 * figures[f'{part}_accuracy']:.1f} %, "
-                f"{self.seconds:.1f} s, {speed['images_per_second']:,.0f} images/s",
+                f"{self.seconds:.1f} s, {speed:,.0f} images/s",
                 flush=True,
             )
 
@@ -119,8 +119,12 @@ class EventFile(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        with suppress(UserError if status == "failed" else ()), self._writing():  # then another is on its way
-            super().finalize(status)
+        try:
+            with self._writing():
+                super().finalize(status)
+        except UserError:
+            if status != "failed":  # else it would hide the error that is on its way
+                raise
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

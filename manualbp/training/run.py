@@ -51,7 +51,8 @@ def run(options: Namespace, config: str) -> None:
     quieten()
     manualbp.keep_freed_memory()
     require_options_of_network(options)
-    trainer = build_trainer(options)
+    mistakes = Mistakes()
+    trainer = build_trainer(options, mistakes)
     if not trainer.is_global_zero:
         # An interrupt reaches all processes. The first one hears it, and ends the others; until then they go on, as it
         # may be waiting for them.
@@ -68,8 +69,6 @@ def run(options: Namespace, config: str) -> None:
         require_fit(options, model)
     places = len(manualbp.fuse(model.network).converted) if options.fuse else None
     folder = new_folder(Path(options.output_dir) / f"{options.data}-{options.network}")
-    mistakes = Mistakes()
-    trainer.callbacks.append(mistakes)
     try:
         send_to(folder, trainer, model)
         if trainer.is_global_zero:
@@ -144,7 +143,7 @@ def require_options_of_network(options: Namespace) -> None:
         )
 
 
-def build_trainer(options: Namespace) -> pl.Trainer:
+def build_trainer(options: Namespace, mistakes: Mistakes) -> pl.Trainer:
     best = [BestCheckpoint()] if options.validation else []
     watched = sys.stdout.isatty()
     bar = [Progress()] if watched else []
@@ -156,7 +155,7 @@ def build_trainer(options: Namespace) -> pl.Trainer:
             precision=options.precision,
             max_epochs=options.epochs,
             logger=False,
-            callbacks=[GradientCheck(), FiniteCheck(), Record(lines=not watched), *bar, *best, last_checkpoint()],
+            callbacks=[GradientCheck(), FiniteCheck(), Record(not watched), mistakes, *bar, *best, last_checkpoint()],
             enable_progress_bar=watched,
             plugins=[WholeFiles()],
             log_every_n_steps=1,

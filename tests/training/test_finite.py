@@ -160,8 +160,8 @@ def test_16_bit(wrong: type, step: int, monkeypatch: pytest.MonkeyPatch, capfd: 
     """Where the scale of the loss is sought, single gradients may overflow."""
     build = run.build_trainer
 
-    def build_trainer(options: Any) -> Any:
-        trainer = build(options)
+    def build_trainer(*arguments: Any) -> Any:
+        trainer = build(*arguments)
         trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
         return trainer
 
