@@ -132,7 +132,7 @@ def watch_backward(name: str, layer: torch.nn.Module, found: list[str]) -> None:
 
     layer.register_forward_pre_hook(before)
     layer.register_forward_hook(after)
-    for p in layer.parameters():
+    for p in filter(lambda p: p.requires_grad, layer.parameters()):
         p.register_hook(told("out of"))
 
 

@@ -4,18 +4,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from torch import Tensor
 
+import manualbp
 import manualbp.nn
 from manualbp.training import classifier, run
 from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
-from manualbp.training.finite import MOST_SKIPPED
+from manualbp.training.data import ImageData
+from manualbp.training.finite import MOST_SKIPPED, FiniteCheck
+from manualbp.training.sources import digits
+from manualbp.training.vision import network_of
 from tests.training.test_devices import TRAIN, TWO
 
 LAST = Path("runs/digits-lecture004/version_0/last.ckpt")
@@ -173,6 +178,57 @@ def test_16_bit(wrong: type, step: int, monkeypatch: pytest.MonkeyPatch, capfd: 
     assert f"step {step}: " in error
     assert f"out of {'the backward of ' * (wrong is BackwardSigmoid)}f2 ({wrong.__name__}); {LOWER}, or " in error
     assert "--precision bf16-mixed or 32-true in place of 16-mixed; the last good checkpoint is " in error
+
+
+def spoil_forward(layer: torch.nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return output * torch.nan
+
+
+def largest(layer: torch.nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return output + 3e38  # of two the sum is infinite
+
+
+def spoil_backward(layer: torch.nn.Module, inputs: Any, output: Tensor) -> Any:
+    return Spoil.apply(output)
+
+
+BOTH = ["layer2.0.bn2", "layer2.0.downsample.1"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "layers", "words"),
+    [
+        (spoil_forward, ["layer2.0.relu"], "value that is not finite comes out of layer2.0.relu (ReLU)"),
+        (spoil_forward, ["layer3.1.bn1"], "comes out of layer3.1.bn1 (BatchNorm2d)"),
+        (spoil_forward, ["layer3.1"], "comes out of layer3.1 (BasicBlock)"),
+        (spoil_forward, [""], "comes out of the network"),
+        (largest, BOTH, "comes into layer2.0.relu (ReLU)"),
+        (spoil_backward, ["layer2.0.conv2"], "gradient that is not finite comes out of the backward of layer2.0.conv2"),
+        (spoil_backward, ["layer2.1"], "comes into the backward of layer2.1.relu (ReLU)"),
+        (spoil_backward, ["fc"], "comes out of the backward of fc (Linear)"),
+        (None, [], "taken again, the step is finite"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_layers_that_work_in_place_and_sums(
+    hook: Callable[..., Any] | None, layers: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong between two layers goes into the next one."""
+    monkeypatch.setattr(sys.modules[__name__], "armed", True)
+    data = ImageData(digits(tmp_path), 4, seed=0)
+    torch.manual_seed(0)
+    network = network_of("resnet18", data.shape, 10, "3x3")
+    manualbp.convert(network)
+    for name in layers:
+        network.get_submodule(name).register_forward_hook(hook)  # pyright: ignore[reportArgumentType]
+    model = Classifier(network, manualbp.nn.CrossEntropyLoss(), data, {"seed": 0})
+    trainer: Any = SimpleNamespace(precision_plugin=Precision(), world_size=1, global_step=0, global_rank=0)
+    model.trainer = trainer
+    check = FiniteCheck()
+    check.on_train_batch_start(trainer, model, data.train.__getitems__([0, 1, 2, 3]), 0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert words in check.search(trainer, model, backward=hook is spoil_backward)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_resumed_run_names_the_checkpoint_before(

@@ -22,9 +22,11 @@ def test_they_are_those_of_all_batches(squared: bool, tmp_path: Path) -> None:
     network = mlp(torch.nn, data.shape, 10)
     loss = SquaredError(torch.nn) if squared else torch.nn.CrossEntropyLoss()
     model, mistakes = Classifier(network, loss, data, {}), Mistakes()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    pl.Trainer(accelerator="cpu", devices=1, callbacks=[mistakes], **quiet).test(model, data, verbose=False)
+    pl.Trainer(
+        accelerator="cpu", callbacks=[mistakes], logger=False, enable_progress_bar=False, enable_model_summary=False
+    ).test(model, data, verbose=False)
     images, labels = data.source.test
+    assert isinstance(images, torch.Tensor)
     with torch.no_grad():
         z = model.eval()(images)
     sure, predicted = (z if squared else z.softmax(1)).max(1)
