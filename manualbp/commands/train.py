@@ -1,4 +1,4 @@
-"""python -m manualbp train, which train.py calls, too: its options are those of manualbp.training.cli."""
+"""python -m manualbp train, which train.py calls, too: its options are those of manualbp.training.options."""
 
 from collections.abc import Sequence
 from typing import Any

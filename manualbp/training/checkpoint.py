@@ -37,7 +37,7 @@ def build_from(checkpoint: dict[str, Any], name: str, backward: str | None = Non
     Options that are newer than the checkpoint have their defaults. The global random generator is left as it was.
     Raises: UserError, which begins with `name`, where it is none.
     """
-    from manualbp.training.cli import build_parser
+    from manualbp.training.options import build_parser
     from manualbp.training.run import build
 
     try:

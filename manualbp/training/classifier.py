@@ -80,8 +80,11 @@ class Classifier(pl.LightningModule):
         return build_from(checkpoint, f"{name}: {checkpoint_path}")
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.normalised(x))
+
+    def normalised(self, x: Tensor) -> Tensor:
         x = (x.to(self.mean.dtype) - self.mean) / self.std
-        return self.network(x.contiguous(memory_format=torch.channels_last))
+        return x.contiguous(memory_format=torch.channels_last)
 
     def scores(self, x: Tensor) -> Tensor:
         """Those that are tested and predicted: the mean over the views that --test-augmentation asks for.
@@ -113,8 +116,10 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.confusion.update(self._evaluate("test", batch), batch[1])
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        z = self._evaluate("test", batch)
+        self.confusion.update(z, batch[1])
+        return z
 
     def on_test_epoch_end(self) -> None:
         self.confusion_counts = self.confusion.compute()
@@ -130,9 +135,7 @@ class Classifier(pl.LightningModule):
         return z
 
     def on_train_epoch_end(self) -> None:
-        figures = self.trainer.callback_metrics
-        names = ("train_loss_epoch", "train_accuracy", "val_loss", "val_accuracy")
-        self.history.append({name.removesuffix("_epoch"): float(figures[name]) for name in names if name in figures})
+        self.history.append(figures_of_epoch(self.trainer))
 
     def configure_optimizers(self) -> Any:
         how = {"lr": self.options["lr"], "weight_decay": self.options["weight_decay"]}
@@ -149,3 +152,10 @@ class Classifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = list(checkpoint["run"]["history"])
+
+
+def figures_of_epoch(trainer: pl.Trainer) -> dict[str, float]:
+    """Loss and accuracy of the epoch that just ended, of training and, where there was one, of validation."""
+    figures = trainer.callback_metrics
+    names = ("train_loss_epoch", "train_accuracy", "val_loss", "val_accuracy")
+    return {name.removesuffix("_epoch"): float(figures[name]) for name in names if name in figures}

@@ -3,6 +3,8 @@
 import logging
 import shutil
 import signal
+import sys
+import threading
 import time
 import warnings
 from inspect import signature
@@ -14,18 +16,22 @@ import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 
 import manualbp
-from manualbp.training import UserError, figures, torch_layers, vision
-from manualbp.training.callbacks import BestCheckpoint, GradientCheck, Progress, WholeFiles, last_checkpoint
+from manualbp.training import NotFiniteError, UserError, figures, torch_layers, vision
+from manualbp.training.callbacks import BestCheckpoint, WholeFiles, last_checkpoint
+from manualbp.training.check import GradientCheck
 from manualbp.training.checkpoint import read_checkpoint
 from manualbp.training.classifier import Classifier
 from manualbp.training.data import ImageData
+from manualbp.training.finite import FiniteCheck
+from manualbp.training.mistakes import Mistakes
 from manualbp.training.networks import NETWORKS, loss_of, whiten
+from manualbp.training.progress import EventFile, Progress, Record, hush_thread
 from manualbp.training.sources import source_of
+from manualbp.training.whole import whole
 
 LAYERS: dict[str, ModuleType] = {"manualbp": manualbp.nn, "torch": torch_layers}
 KEPT = (
@@ -39,13 +45,15 @@ KEPT = (
 def run(options: Namespace, config: str, command: str = "train.py") -> None:
     """Train, test the best checkpoint (without validation the last), draw, and print one line.
 
-    Raises: UserError for what the user can mend; KeyboardInterrupt, saying how to go on, when interrupted.
+    Raises: UserError for what the user can mend; KeyboardInterrupt, saying how to go on, when interrupted;
+    NotFiniteError where the training went wrong, naming the last good checkpoint.
     """
     start = time.perf_counter()
     quieten()
     manualbp.keep_freed_memory()
     require_options_of_network(options)
-    trainer = build_trainer(options)
+    mistakes = Mistakes()
+    trainer = build_trainer(options, mistakes)
     if not trainer.is_global_zero:
         # An interrupt reaches all processes. The first one hears it, and ends the others; until then they go on, as it
         # may be waiting for them.
@@ -72,22 +80,44 @@ def run(options: Namespace, config: str, command: str = "train.py") -> None:
     if options.compile:
         model.network.compile()
     folder = new_folder(Path(options.output_dir) / f"{options.data}-{options.network}")
-    send_to(folder, trainer, model)
-    if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(config)
-        if options.resume is not None and (before := Path(options.resume).parent / "best.ckpt").exists():
-            shutil.copy(before, folder / "best.ckpt")
-        print(summary(options, data, model, trainer.world_size, places), flush=True)
     try:
+        send_to(folder, trainer, model)
+        if trainer.is_global_zero:
+            with whole(folder / "config.yaml") as file:
+                file.write(config.encode())
+            if options.resume is not None and (before := Path(options.resume).parent / "best.ckpt").exists():
+                with whole(folder / "best.ckpt") as file:
+                    file.write(before.read_bytes())
+            print(summary(options, data, model, trainer.world_size, places), flush=True)
         trainer.fit(model, datamodule=data, ckpt_path=options.resume, weights_only=True)
         history = model.history  # the checkpoint that is tested has one of its own
         # Only the first process knows the folder.
         chosen = trainer.strategy.broadcast(str(folder / ("best.ckpt" if options.validation else "last.ckpt")))
         (result,) = trainer.test(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
-    except UserError:
-        if trainer.is_global_zero and trainer.global_step == 0:
-            shutil.rmtree(folder)  # made a moment ago, for a run that never began
+        if trainer.is_global_zero:
+            accuracy = 100 * result["test_accuracy"]
+            kind = "mean accuracy of the classes" if data.source.average == "macro" else "accuracy"
+            title = f"{options.network} on {options.data}, {options.backward}: test {kind} {accuracy:.2f} %"
+            tested = len(model.history) if options.validation else None
+            figures.curves(history, tested, title, folder / "curves.png")
+            figures.confusion(model.confusion_counts, data.classes, title, folder / "confusion.png")
+            figures.mistakes(mistakes.found, mistakes.sure, data.classes, title, folder / "mistakes.png")
+            name, weight = next((name, p) for name, p in model.network.named_parameters() if p.dim() in (2, 4))
+            figures.filters(weight, data.shape, f"{options.network} on {options.data}: {name}", folder / "filters.png")
+            print(f"test {kind} {accuracy:.2f} % after {time.perf_counter() - start:.1f} s, in {folder}")
+    except UserError as error:
+        if not trainer.is_global_zero:
+            raise
+        end_others(trainer)
+        if trainer.global_step == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, for a run that never began
+        if (last := folder / "last.ckpt").exists():
+            raise UserError(f"{str(error).strip()}; go on with: {command} --resume {last}") from error
         raise
+    except NotFiniteError as error:
+        good = next((p for p in (folder / "last.ckpt", options.resume) if p and Path(p).exists()), None)
+        kept = f"the last good checkpoint is {good}" if good else "no epoch was finished, and no checkpoint is kept"
+        raise NotFiniteError(f"{error}; {kept}") from error
     except SystemExit as stop:
         # What Lightning makes of an interrupt.
         if not isinstance(stop.__context__, KeyboardInterrupt):
@@ -95,15 +125,12 @@ def run(options: Namespace, config: str, command: str = "train.py") -> None:
         last = folder / "last.ckpt"
         how = f"; go on with: {command} --resume {last}" if last.exists() else " in the first epoch, nothing is kept"
         raise KeyboardInterrupt(how) from None
-    if trainer.is_global_zero:
-        accuracy = 100 * result["test_accuracy"]
-        kind = "mean accuracy of the classes" if data.source.average == "macro" else "accuracy"
-        title = f"{options.network} on {options.data}, {options.backward}: test {kind} {accuracy:.2f} %"
-        figures.curves(history, title, folder / "curves.png")
-        figures.confusion(model.confusion_counts, data.classes, title, folder / "confusion.png")
-        name, weight = next((name, p) for name, p in model.network.named_parameters() if p.dim() in (2, 4))
-        figures.filters(weight, data.shape, f"{options.network} on {options.data}: {name}", folder / "filters.png")
-        print(f"test {kind} {accuracy:.2f} % after {time.perf_counter() - start:.1f} s, in {folder}")
+
+
+def end_others(trainer: pl.Trainer) -> None:
+    """Of several processes the first one may be alone with its error, and the others wait for it."""
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        trainer.strategy.launcher.kill(signal.SIGKILL)
 
 
 def require_options_of_network(options: Namespace) -> None:
@@ -126,10 +153,13 @@ def require_options_of_network(options: Namespace) -> None:
         )
 
 
-def build_trainer(options: Namespace) -> pl.Trainer:
+def build_trainer(options: Namespace, mistakes: Mistakes) -> pl.Trainer:
     best = [BestCheckpoint()] if options.validation else []
     average = [] if options.ema is None else [EMAWeightAveraging(decay=plain(options.ema))]
     patience = [] if options.patience is None else [EarlyStopping("val_loss", patience=plain(options.patience))]
+    watched = sys.stdout.isatty()
+    bar = [Progress()] if watched else []
+    checks = [GradientCheck(), FiniteCheck()]
     try:
         trainer = pl.Trainer(
             accelerator=options.accelerator,
@@ -138,7 +168,8 @@ def build_trainer(options: Namespace) -> pl.Trainer:
             precision=options.precision,
             max_epochs=options.epochs,
             logger=False,
-            callbacks=[GradientCheck(), Progress(), *average, *patience, *best, last_checkpoint()],
+            callbacks=[*checks, Record(not watched), mistakes, *bar, *average, *patience, *best, last_checkpoint()],
+            enable_progress_bar=watched,
             gradient_clip_val=options.clip,
             deterministic=options.deterministic or None,
             plugins=[WholeFiles()],
@@ -183,9 +214,8 @@ def plain(value: Any) -> Any:
 def send_to(folder: Path, trainer: pl.Trainer, model: Classifier) -> None:
     """Have everything that the trainer writes go into the folder."""
     place = {"save_dir": folder.parent.parent, "name": folder.parent.name, "version": folder.name}
-    trainer.loggers = [CSVLogger(**place), TensorBoardLogger(**place, default_hp_metric=False)]
-    for logger in trainer.loggers:
-        logger.log_hyperparams(model.options)
+    trainer.logger = EventFile(**place, default_hp_metric=False)
+    trainer.logger.log_hyperparams(model.options)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder.resolve())
@@ -257,3 +287,4 @@ def quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.|PIL\.")
+    threading.excepthook = hush_thread

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from manualbp.training.cli import build_parser
+from manualbp.training.options import build_parser
 from manualbp.training.run import build
 
 

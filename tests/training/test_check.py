@@ -10,7 +10,7 @@ from torch import Tensor
 import manualbp
 import manualbp.nn
 from manualbp.fuse.written import FusedForward
-from manualbp.training.callbacks import GradientCheck
+from manualbp.training.check import GradientCheck
 from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.data import ImageData

@@ -14,8 +14,8 @@ from torchvision.datasets import CIFAR10
 
 from manualbp.training import UserError, sources
 from manualbp.training import files as reading
-from manualbp.training.cli import parse
 from manualbp.training.data import ImageData
+from manualbp.training.options import parse
 from tests.training import files
 
 

@@ -47,9 +47,12 @@ def test_two_processes(tmp_path: Path) -> None:
     assert {"best.ckpt", "last.ckpt", "curves.png", "confusion.png", "filters.png", "metrics.csv"} <= found
     assert not list(older.iterdir())
     assert sorted(path.name for path in older.parent.iterdir()) == ["version_0", "version_1"]
-    for words in ("on 2 devices", "audit: ", "test accuracy"):
+    for words in ("on 2 devices", "audit: ", "epoch 2/2: ", "test accuracy"):
         assert result.stdout.count(words) == 1, result.stdout
-    assert len(rows(run / "metrics.csv", "train_loss_step")) == 2 * 2  # 6 images in batches of 2 x 2
+    assert len(files.scalars(run, "train_loss_step")) == 2 * 2  # 6 images in batches of 2 x 2
+    assert rows(run / "metrics.csv", "epoch") == [1, 2]
+    seconds, speed = (rows(run / "metrics.csv", name) for name in ("seconds", "images_per_second"))
+    assert [a * b for a, b in zip(seconds, speed, strict=True)] == pytest.approx([6, 6], rel=0.1)
     (accuracy,) = rows(run / "metrics.csv", "test_accuracy")
     assert accuracy * 5 == pytest.approx(round(accuracy * 5), abs=1e-4)  # each image once
 
@@ -103,6 +106,29 @@ def test_a_fault_is_told_once(tmp_path: Path) -> None:
     assert result.stderr.count("the backward of Sigmoid is wrong") == 1
     assert result.stderr.count("\n") == 1
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+
+
+def test_a_fault_of_the_first_alone_ends_both(tmp_path: Path) -> None:
+    """The folder that it writes to is gone."""
+    (tmp_path / "gone.py").write_text(
+        "import shutil, sys\n"
+        f"sys.path.insert(0, {str(TRAIN.parent)!r})\n"
+        "from manualbp.training.callbacks import WholeFiles\n"
+        "from manualbp.__main__ import leave\n"
+        "from manualbp.training.cli import main\n"
+        "save = WholeFiles.save_checkpoint\n"
+        "def save_checkpoint(*arguments, **named):\n"
+        "    shutil.rmtree('runs')\n"
+        "    save(*arguments, **named)\n"
+        "WholeFiles.save_checkpoint = save_checkpoint\n"
+        "leave(main())\n"
+    )
+    command = [sys.executable, "gone.py", "--epochs", "3", *TWO]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 2
+    assert "best.ckpt: cannot be written (No such file or directory)" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_interrupt_ends_both(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import torch
 import yaml
 
 from manualbp.training.classifier import Classifier
-from manualbp.training.cli import RECIPES, main, parse, recipes
+from manualbp.training.cli import main
 from manualbp.training.networks import lecture004
+from manualbp.training.options import RECIPES, parse, recipes
 from tests.training import files
 
 LAST = Path("runs/digits-lecture004/version_0/last.ckpt")

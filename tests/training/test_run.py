@@ -1,8 +1,12 @@
 import csv
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
+from manualbp.training import figures
 from manualbp.training.classifier import Classifier
-from manualbp.training.cli import build_parser, main
+from manualbp.training.cli import main
+from manualbp.training.options import build_parser
 from tests.training import files
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 PRODUCTS = {
-    "best.ckpt", "config.yaml", "confusion.png", "curves.png", "filters.png", "hparams.yaml", "last.ckpt", "metrics.csv"
+    "best.ckpt", "config.yaml", "confusion.png", "curves.png", "filters.png", "hparams.yaml", "last.ckpt",
+    "metrics.csv", "mistakes.png",
 }  # fmt: skip
 
 
@@ -42,7 +49,7 @@ def test_train_py_makes_everything_in_one_new_folder(tmp_path: Path) -> None:
     assert any("audit: Conv2d" in line and "CrossEntropyLoss ok" in line for line in lines)
     assert lines[-1].startswith("test accuracy ")
     assert lines[-1].endswith("in runs/digits-lecture004/version_0")
-    for name in ("curves", "confusion", "filters"):
+    for name in ("curves", "confusion", "filters", "mistakes"):
         with Image.open(folder / f"{name}.png") as picture:
             assert min(picture.size) > 200
 
@@ -92,9 +99,8 @@ def test_backwards_agree(network: str, steps: int, fall: float, arguments: tuple
     for backward in ("manualbp", "torch"):
         options = ["--epochs", "5", "--backward", backward, "--output-dir", backward, "--network", network]
         assert main([*options, *arguments]) == 0
-        (metrics,) = Path(backward).glob("*/version_0/metrics.csv")
-        with open(metrics) as file:
-            losses.append([float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]])
+        (folder,) = Path(backward).glob("*/version_0")
+        losses.append(files.scalars(folder, "train_loss_step"))
     assert len(losses[0]) == steps
     assert sum(losses[0][-5:]) < sum(losses[0][:5]) - 5 * fall
     apart = [abs(a - b) for a, b in zip(*losses, strict=True)]
@@ -104,9 +110,79 @@ def test_backwards_agree(network: str, steps: int, fall: float, arguments: tuple
 
 def test_digits_are_learned() -> None:
     assert main([]) == 0
-    with open("runs/digits-lecture004/version_0/metrics.csv") as file:
-        (accuracy,) = [float(row["test_accuracy"]) for row in csv.DictReader(file) if row["test_accuracy"]]
+    table = rows(Path("runs/digits-lecture004/version_0"))
+    (accuracy,) = [float(row["test_accuracy"]) for row in table if row["test_accuracy"]]
     assert accuracy >= 0.97
+
+
+LINE = re.compile(r"epoch (\d+)/3: loss (\d\.\d{4}), val accuracy ([\d.]+) %, ([\d.]+) s, ([\d,]+) images/s")
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_epoch_is_a_row_and_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--epochs", "3", "--lr", "0.05"]) == 0
+    run = Path("runs/digits-lecture004/version_0")
+    table = rows(run)
+    assert list(table[0]) == [
+        *("epoch", "step", "lr", "seconds", "images_per_second"),
+        *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
+    ]
+    assert [(row["epoch"], row["step"]) for row in table] == [("1", "11"), ("2", "22"), ("3", "33")]
+    lines = LINE.findall(capsys.readouterr().out)
+    history = load(run / "last.ckpt")["run"]["history"]
+    for row, kept, (epoch, loss, accuracy, seconds, speed) in zip(table, history, lines, strict=True):
+        assert {name: float(row[name]) for name in kept} == kept
+        assert (row["epoch"], f"{float(row['train_loss']):.4f}") == (epoch, loss)
+        assert f"{100 * float(row['val_accuracy']):.1f}" == accuracy
+        assert f"{float(row['seconds']):.1f}" == seconds
+        assert f"{float(row['images_per_second']):,.0f}" == speed
+        assert float(row["images_per_second"]) * float(row["seconds"]) == pytest.approx(1294)
+    assert 0.05 > float(table[0]["lr"]) > float(table[1]["lr"]) > float(table[2]["lr"]) > 0
+    for name in ("lr", "seconds", "images_per_second"):
+        assert files.scalars(run, name) == pytest.approx([float(row[name]) for row in table])
+
+
+def test_the_test_stands_in_the_row_of_its_epoch(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three epochs, the first of another run, the second is the best."""
+    steps = Classifier.validation_step
+
+    def worse(model: Classifier, *arguments: Any) -> None:
+        steps(model, *arguments)
+        if model.current_epoch == 2:
+            model.val_loss(torch.tensor(1000.0), 10000)
+
+    monkeypatch.setattr(Classifier, "validation_step", worse)
+    marked = []
+    curves = figures.curves
+    monkeypatch.setattr(figures, "curves", lambda *arguments: (marked.append(arguments[1]), curves(*arguments)))
+    assert main(["--resume", str(finished / "last.ckpt"), "--epochs", "3", "--output-dir", "runs"]) == 0
+    table = rows(Path("runs/digits-lecture004/version_0"))
+    assert [row["epoch"] for row in table] == ["1", "2", "3"]
+    assert [bool(row["train_loss"]) for row in table] == [True, True, True]
+    assert [bool(row["seconds"]) for row in table] == [False, True, True]
+    assert [bool(row["test_accuracy"]) for row in table] == [False, True, False]
+    assert marked == [2]
+
+
+def test_a_terminal_has_a_bar_whose_epochs_count_from_1(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command, terminal = [sys.executable, str(TRAIN), "--epochs", "2"], {"TERM": "xterm", "COLUMNS": "80"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=theirs, env=os.environ | terminal)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # EIO: the other end is closed
+        while part := os.read(ours, 4096):
+            shown += part
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "epoch 1/2" in text
+    assert "epoch 2/2" in text
+    assert "Epoch" not in text
+    assert "images/s" not in text
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
@@ -164,6 +240,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
     assert process.wait() == -signal.SIGKILL
     done = len(load(last)["run"]["history"])
     assert 1 <= done < 60
+    assert done <= len(rows(last.parent)) <= done + 1
     kept = last.read_bytes()
 
     assert main([*options, "--output-dir", "unbroken"]) == 0
