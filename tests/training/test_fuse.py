@@ -1,6 +1,5 @@
 """Training with --fuse: the same losses, checkpoints that load both ways, and a check of what trains."""
 
-import csv
 import re
 import subprocess
 import sys
@@ -21,9 +20,8 @@ RESNET = ["--data", "folder", "--data-dir", "tree", "--lr", "0.01", "--network",
 
 
 def losses(run: str) -> list[float]:
-    (metrics,) = Path(run).glob("*/version_0/metrics.csv")
-    with open(metrics) as file:
-        return [float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]]
+    (folder,) = Path(run).glob("*/version_0")
+    return files.scalars(folder, "train_loss_step")
 
 
 @pytest.mark.parametrize(

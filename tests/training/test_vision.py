@@ -1,6 +1,5 @@
 """torchvision's networks in training."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torchvision import models
 
 import manualbp
 from manualbp.training import UserError, vision
-from manualbp.training.callbacks import check, distinct, first_of_each_kind
+from manualbp.training.check import check, distinct, first_of_each_kind
 from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.vision import NAMES, has_stem, network_of, require_size
@@ -157,9 +156,8 @@ def test_backwards_agree(tmp_path: Path) -> None:
     for backward in ("manualbp", "torch"):
         options = ["--network", "resnet18", "--stem", "3x3", "--batch-size", "3", "--precision", "64-true"]
         assert main([*TREE, *options, "--epochs", "2", "--backward", backward, "--output-dir", backward]) == 0
-        (metrics,) = Path(backward).glob("*/version_0/metrics.csv")
-        with open(metrics) as file:
-            losses.append([float(row["train_loss_step"]) for row in csv.DictReader(file) if row["train_loss_step"]])
+        (folder,) = Path(backward).glob("*/version_0")
+        losses.append(files.scalars(folder, "train_loss_step"))
     assert len(losses[0]) == 4
     assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 1e-6
 
