@@ -87,7 +87,14 @@ def test_what_is_run_has_the_whole_package(tmp_path: Path) -> None:
 def test_a_program_that_imports_the_package_has_it_at_once(tmp_path: Path) -> None:
     program = tmp_path / "manualbp"
     program.write_text("import manualbp; manualbp.convert, manualbp.audit.__call__, manualbp.nn.Conv2d")
-    for call in ([str(program), "--help"], ["-c", program.read_text(), "-m", "manualbp", "--help"]):
+    # As in a process that multiprocessing has started for the script, and where a program has no arguments left.
+    started = "import os, sys; sys.argv[0] = os.path.join(os.path.dirname(sys.executable), 'manualbp')"
+    for call in (
+        [str(program), "--help"],
+        ["-c", program.read_text(), "-m", "manualbp", "--help"],
+        ["-c", f"{started}; {program.read_text()}"],
+        ["-c", f"import sys; sys.argv.clear(); {program.read_text()}"],
+    ):
         found = command(python=tuple(call))
         assert (found.returncode, found.stderr) == (0, "")
 

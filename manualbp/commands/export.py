@@ -15,13 +15,13 @@ def add_command(commands: Any) -> None:
         "export",
         "a trained network as a file for other programs",
         "Write a network of train.py into a new file that needs nothing of this package.",
-        "onnx and pt2 take float32 images (n, C, H, W), pixels 0 to 255 as they are read: they\n"
-        "subtract the mean and divide by the standard deviation themselves. n is any number.\n"
-        f"They return class scores (n, classes).\n{EXAMPLE}",
+        "onnx and pt2 take float32 images (n, C, H, W), pixels 0 to 255 as they are\n"
+        "read: they subtract the mean and divide by the standard deviation themselves.\n"
+        f"They return class scores (n, classes). n is any number.\n{EXAMPLE}",
     )
     command.set_defaults(run=run)
     add = command.add_argument
-    add("checkpoint", metavar="CKPT", help="of train.py, as runs/digits-lecture004/version_0/best.ckpt")
+    add("checkpoint", metavar="CKPT", help="of train.py: best.ckpt or last.ckpt of a run")
     add(
         "--to",
         choices=("onnx", "torch", "pt2"),

@@ -19,7 +19,7 @@ def add_command(commands: Any) -> None:
     )
     command.set_defaults(run=run)
     add = command.add_argument
-    add("checkpoint", metavar="CKPT", help="of train.py, as runs/digits-lecture004/version_0/best.ckpt")
+    add("checkpoint", metavar="CKPT", help="of train.py: best.ckpt or last.ckpt of a run")
     add("images", metavar="IMAGE", nargs="+", help="the file of a picture")
     add("--top", metavar="K", type=positive, default=5, help="how many classes, the best first (default: 5)")
     add(

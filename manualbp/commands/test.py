@@ -19,7 +19,7 @@ def add_command(commands: Any) -> None:
     )
     command.set_defaults(run=run)
     add = command.add_argument
-    add("checkpoint", metavar="CKPT", help="of train.py, as runs/digits-lecture004/version_0/best.ckpt")
+    add("checkpoint", metavar="CKPT", help="of train.py: best.ckpt or last.ckpt of a run")
     add("--data", metavar="KIND", help="digits, cifar10, caltech101 or folder, as train has it (default: the run's)")
     add("--data-dir", metavar="DIR", help="where the images are (default: the run's)")
     add("--json", action="store_true", help="print it as an object, with the accuracy of every class")

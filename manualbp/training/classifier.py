@@ -139,6 +139,8 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         how = {"lr": self.options["lr"], "weight_decay": self.options["weight_decay"]}
+        if self.options["optimizer"] == "muon":
+            how |= {name: self.options[name] for name in ("lr_matrices", "lr_vectors")}
         optimizer = OPTIMIZERS[self.options["optimizer"]](self.network.parameters(), **how)
         steps = int(self.trainer.estimated_stepping_batches)
         # A function of the step alone: nothing to restore, and a resumed run may be given more epochs.

@@ -7,9 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Learning rates of Muon's other parameters, as multiples of that of the kernels: matrices, and biases and the like.
-MATRICES, VECTORS = 1 / 29, 0.22
-
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: a step of all singular values about 1, for every kernel of a convolution.
@@ -17,21 +14,21 @@ class Muon(torch.optim.Optimizer):
         b <- m b + g;  u = g + m b                            (Nesterov's momentum, m = 0.6)
         w <- sqrt(O) w / |w|;  w <- w - lr (u u^T)^(-1/2) u   (w and u as matrices of O rows, one for each output map)
 
-    The other parameters take steps of gradient descent with Nesterov's momentum, m = 0.85, and `weight_decay` is the
-    part of them that goes with each step at the highest learning rate. torch.optim.Muon takes matrices only, and leaves
-    the norm of the weights as it is.
+    The other parameters take steps of gradient descent with Nesterov's momentum, m = 0.85: matrices at the learning
+    rate `lr_matrices`, biases and the like at `lr_vectors`. `weight_decay` is the part of them that goes with each step
+    at the highest learning rate. torch.optim.Muon takes matrices only, and leaves the norm of the weights as it is.
     Source: K. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", and its use on CIFAR-10.
     """
 
-    def __init__(self, params: Any, lr: float, weight_decay: float) -> None:
+    def __init__(self, params: Any, lr: float, weight_decay: float, lr_matrices: float, lr_vectors: float) -> None:
         params = list(params)
         kernels, matrices = ([p for p in params if p.dim() == n] for n in (4, 2))
         others = [p for p in params if p.dim() not in (4, 2)]
         groups = [
             {"params": kernels, "lr": lr, "momentum": 0.6, "weight_decay": 0.0},
             *(
-                {"params": group, "lr": lr * factor, "momentum": 0.85, "weight_decay": weight_decay / (lr * factor)}
-                for group, factor in ((matrices, MATRICES), (others, VECTORS))
+                {"params": group, "lr": rate, "momentum": 0.85, "weight_decay": weight_decay / rate}
+                for group, rate in ((matrices, lr_matrices), (others, lr_vectors))
             ),
         ]
         super().__init__([group for group in groups if group["params"]], {})

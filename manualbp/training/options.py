@@ -121,9 +121,17 @@ def build_parser(command: str = "train.py") -> ArgumentParser:
         "--optimizer",
         choices=list(LEARNING_RATES),
         default="sgd",
-        help="sgd has momentum 0.9; muon has orthogonalised steps for the kernels, and 1/29 of the rate for "
-        "matrices, 0.22 of it for the rest (default: sgd)",
+        help="sgd has momentum 0.9; muon has orthogonalised steps for the kernels of convolutions, and gradient "
+        "descent for other parameters (default: sgd)",
     )
+    for name, what, default in (("matrices", "matrices", 0.02), ("vectors", "biases and the like", 0.1)):
+        add(
+            f"--lr-{name}",
+            metavar="RATE",
+            type=Rate,
+            default=default,
+            help=f"that of muon for {what}, of the mean loss (default: {default})",
+        )
     add(
         "--weight-decay",
         metavar="RATE",

@@ -38,7 +38,7 @@ KEPT = (
     *("data", "data_dir", "network", "activation", "pooling", "stem", "epochs", "batch_size", "lr", "optimizer"),
     *("weight_decay", "label_smoothing", "validation", "precision", "seed", "backward", "fuse"),
     *("schedule", "augmentation", "crop_padding", "test_augmentation", "ema", "patience", "clip", "deterministic"),
-    *("val_dir", "split", "image_size", "channels", "compile"),
+    *("lr_matrices", "lr_vectors", "val_dir", "split", "image_size", "channels", "compile"),
 )
 
 
