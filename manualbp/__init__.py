@@ -15,14 +15,15 @@ __version__ = "0.1.0"  # a literal: pyproject.toml reads it without an import
 
 
 def _is_command() -> bool:
-    """Whether this process was started as `python -m manualbp ...` or as the script `manualbp` beside its Python."""
+    """Whether this process is `python -m manualbp ...`, the script `manualbp` beside its Python, or our train.py."""
     if not 0 < len(sys.argv) < len(sys.orig_argv):
         return False
     first, typed = sys.argv[0], sys.orig_argv[-len(sys.argv)]  # which differ in what multiprocessing has started
     if first == "-m":  # while Python looks for the module that it is to run
         return typed == "manualbp"
     beside = (os.path.join(os.path.dirname(sys.executable), name) for name in ("manualbp", "manualbp.exe"))
-    return first == typed and first in beside
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "train.py")
+    return first == typed and (first in beside or os.path.abspath(first) == ours)
 
 
 # A command line is parsed, or answered by its help, before torch is imported, which takes seconds; then

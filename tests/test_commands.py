@@ -16,6 +16,7 @@ from manualbp.explain.network import LARGEST as LARGEST_OF_PAGES
 
 COMMANDS = ("audit", "exercise", "explain", "export", "kernels", "memory", "predict", "test", "train")
 NEEDS_ARGUMENTS = ("audit", "export", "memory", "predict", "test")
+TRAIN = str(Path(__file__).parents[1] / "train.py")
 ANSWERED = [
     *(([command, "--help"], 0) for command in COMMANDS),
     *(([command], 2) for command in NEEDS_ARGUMENTS),
@@ -33,9 +34,13 @@ def command(*arguments: str, columns: int = 200, python: tuple[str, ...] = ("-m"
     return subprocess.run(call, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize(("arguments", "code"), ANSWERED, ids=str)
-def test_answered_without_torch_in_80_columns(arguments: list[str], code: int) -> None:
-    found = command(*arguments, python=("-X", "importtime", "-m", "manualbp"))
+@pytest.mark.parametrize(
+    ("python", "arguments", "code"),
+    [*((("-m", "manualbp"), *answered) for answered in ANSWERED), ((TRAIN,), ["--help"], 0)],
+    ids=str,
+)
+def test_answered_without_torch_in_80_columns(python: tuple[str, ...], arguments: list[str], code: int) -> None:
+    found = command(*arguments, python=("-X", "importtime", *python))
     assert found.returncode == code
     lines = found.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
@@ -111,7 +116,7 @@ def test_what_the_help_says_is_what_the_package_has() -> None:
     ("python", "name", "usage"),
     [
         (("-m", "manualbp", "train"), "manualbp train", "python -m manualbp train"),
-        ((str(Path(__file__).parents[1] / "train.py"),), "train.py", "train.py"),
+        ((TRAIN,), "train.py", "train.py"),
     ],
 )
 def test_train_is_called_what_was_typed(python: tuple[str, ...], name: str, usage: str) -> None:
