@@ -307,7 +307,7 @@ def full_checkpoint(folder: Path, patch: pytest.MonkeyPatch) -> None:
         return HalfFile(path, mode) if str(path).endswith(".ckpt.part") else open(path, mode)  # type: ignore
 
     patch.setattr("manualbp.training.callbacks.torch.save", save)
-    patch.setattr("manualbp.training.files.open", half, raising=False)
+    patch.setattr("manualbp.training.whole.open", half, raising=False)
 
 
 class HalfFile(io.FileIO):
@@ -321,7 +321,7 @@ def full_picture(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def full_table(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("manualbp.training.files.os.replace", full)
+    patch.setattr("manualbp.training.whole.os.replace", full)
 
 
 def full_events(folder: Path, patch: pytest.MonkeyPatch) -> None:
