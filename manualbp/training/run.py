@@ -1,13 +1,13 @@
 """One run, from the options to the pictures."""
 
 import logging
+import re
 import shutil
 import signal
 import sys
 import threading
 import time
 import warnings
-from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,6 +41,9 @@ KEPT = (
     *("lr_matrices", "lr_vectors", "val_dir", "split", "image_size", "channels", "compile"),
 )
 
+# What an error of PyTorch says where one of these options is to blame.
+BLAMED = {"compile": "InductorError|BackendCompilerFailed|Unsupported", "deterministic": "deterministic"}
+
 
 def run(options: Namespace, config: str, command: str = "train.py") -> None:
     """Train, test the best checkpoint (without validation the last), draw, and print one line.
@@ -51,7 +54,7 @@ def run(options: Namespace, config: str, command: str = "train.py") -> None:
     start = time.perf_counter()
     quieten()
     manualbp.keep_freed_memory()
-    require_options_of_network(options)
+    vision.require_options(options)
     mistakes = Mistakes()
     trainer = build_trainer(options, mistakes)
     if not trainer.is_global_zero:
@@ -89,7 +92,7 @@ def run(options: Namespace, config: str, command: str = "train.py") -> None:
                 with whole(folder / "best.ckpt") as file:
                     file.write(before.read_bytes())
             print(summary(options, data, model, trainer.world_size, places), flush=True)
-        trainer.fit(model, datamodule=data, ckpt_path=options.resume, weights_only=True)
+        fit(trainer, model, data, options)
         history = model.history  # the checkpoint that is tested has one of its own
         # Only the first process knows the folder.
         chosen = trainer.strategy.broadcast(str(folder / ("best.ckpt" if options.validation else "last.ckpt")))
@@ -133,24 +136,15 @@ def end_others(trainer: pl.Trainer) -> None:
         trainer.strategy.launcher.kill(signal.SIGKILL)
 
 
-def require_options_of_network(options: Namespace) -> None:
-    """UserError for an unknown network, and for an option that the network does not have."""
-    name = options.network
-    vision.require_known(name)
-    if name == "mlp" and options.label_smoothing:
-        raise UserError("argument --label-smoothing: --network mlp has the squared error, without any: leave it out")
-    for kind in ("activation", "pooling"):
-        having = [of for of, network in NETWORKS.items() if kind in signature(network).parameters]
-        if name not in having and options[kind] is not None:
-            raise UserError(
-                f"argument --{kind}: {options[kind]}, but --network {name} has its own or none: leave it out (it "
-                f"is for {', '.join(having)})"
-            )
-    if options.stem is not None and not vision.has_stem(name):
-        raise UserError(
-            f"argument --stem: {options.stem}, but --network {name} has no stem of 7 x 7 to replace: leave it out (it "
-            "is for resnet, resnext and wide_resnet)"
-        )
+def fit(trainer: pl.Trainer, model: Classifier, data: ImageData, options: Namespace) -> None:
+    """Train; what --compile or --deterministic cannot do here is a UserError."""
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=options.resume, weights_only=True)
+    except RuntimeError as error:
+        option = next((name for name, words in BLAMED.items() if options[name] and re.search(words, repr(error))), None)
+        if option is None:
+            raise
+        raise UserError(f"argument --{option}: {str(error).strip().splitlines()[0]}: leave it out") from error
 
 
 def build_trainer(options: Namespace, mistakes: Mistakes) -> pl.Trainer:

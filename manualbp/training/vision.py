@@ -5,8 +5,10 @@ They are made of torch.nn's layers. `manualbp.convert` has them run on the rules
 
 import copy
 from difflib import get_close_matches
+from inspect import signature
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 from torchvision import models
 
@@ -63,6 +65,26 @@ def require_known(name: str) -> None:
     raise UserError(
         f"argument --network: {name} is unknown: {choice} (or any classification network of torchvision.models)"
     )
+
+
+def require_options(options: Namespace) -> None:
+    """UserError for an unknown network, and for an option that the network does not have."""
+    name = options.network
+    require_known(name)
+    if name == "mlp" and options.label_smoothing:
+        raise UserError("argument --label-smoothing: --network mlp has the squared error, without any: leave it out")
+    for kind in ("activation", "pooling"):
+        having = [of for of, network in NETWORKS.items() if kind in signature(network).parameters]
+        if name not in having and options[kind] is not None:
+            raise UserError(
+                f"argument --{kind}: {options[kind]}, but --network {name} has its own or none: leave it out (it "
+                f"is for {', '.join(having)})"
+            )
+    if options.stem is not None and not has_stem(name):
+        raise UserError(
+            f"argument --stem: {options.stem}, but --network {name} has no stem of 7 x 7 to replace: leave it out (it "
+            "is for resnet, resnext and wide_resnet)"
+        )
 
 
 def require_size(network: torch.nn.Module, name: str, shape: Shape, smallest_batch: int) -> None:

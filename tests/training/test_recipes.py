@@ -16,6 +16,7 @@ from manualbp.training.networks import lecture004
 from manualbp.training.options import RECIPES, parse, recipes
 from tests.training import files
 
+TRAIN = str(Path(__file__).parents[2] / "train.py")
 LAST = Path("runs/digits-lecture004/version_0/last.ckpt")
 
 
@@ -139,12 +140,22 @@ def test_gradients_are_clipped() -> None:
 
 @pytest.mark.parametrize("option", ["--deterministic", "--compile"])
 def test_the_numbers_are_those_of_a_run_without(option: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).parents[2] / "train.py"), "--epochs", "1", "--network", "mlp"]
+    command = [sys.executable, TRAIN, "--epochs", "1", "--network", "mlp"]
     for more in ([], [option]):
         subprocess.run([*command, *more], check=True, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
     states = [torch.load(f"runs/digits-mlp/version_{n}/last.ckpt", weights_only=True)["state_dict"] for n in (0, 1)]
     assert states[0].keys() == states[1].keys()
     torch.testing.assert_close(states[0], states[1])
+
+
+def test_without_a_compiler(tmp_path: Path) -> None:
+    environment = os.environ | {"CXX": "none", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, TRAIN, "--epochs", "1", "--network", "mlp", "--compile"]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith("train.py: error: argument --compile: ")
+    assert found.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 @pytest.mark.parametrize(("kind", "views"), [("none", 1), ("mirror", 2), ("mirror-shift", 6)])
