@@ -21,7 +21,7 @@ LAST = Path("runs/digits-lecture004/version_0/last.ckpt")
 
 
 def test_recipes_are_those_of_the_documentation() -> None:
-    assert recipes() == ["airbench94", "resnet18"]
+    assert recipes() == ["airbench94", "caltech101", "resnet18"]
 
 
 @pytest.mark.parametrize("name", recipes())
