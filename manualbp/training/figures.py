@@ -115,7 +115,7 @@ def mistakes(found: Sequence[Mistake], sure: str, classes: Sequence[str], title:
         axes.imshow(mistake.image.permute(1, 2, 0).numpy().squeeze(), cmap="gray", vmin=0, vmax=255)
         predicted, true = (shortened(classes[c]) for c in (mistake.predicted, mistake.true))
         how = f"{100 * mistake.sure:.1f} %" if sure == "probability" else f"{mistake.sure:.2f}"
-        axes.set_title(f"{predicted} ({how})\ntrue: {true}", fontsize=8)
+        axes.set_title(f"{predicted} ({how})\ntrue: {true}", fontsize=8, parse_math=False)
         axes.set_axis_off()
     save(figure, path)
 

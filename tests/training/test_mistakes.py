@@ -21,7 +21,7 @@ def test_they_are_those_of_all_batches(squared: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = mlp(torch.nn, data.shape, 10)
     loss = SquaredError(torch.nn) if squared else torch.nn.CrossEntropyLoss()
-    model, mistakes = Classifier(network, loss, data, {}), Mistakes()
+    model, mistakes = Classifier(network, loss, data, {"test_augmentation": "none"}), Mistakes()
     pl.Trainer(
         accelerator="cpu", callbacks=[mistakes], logger=False, enable_progress_bar=False, enable_model_summary=False
     ).test(model, data, verbose=False)
