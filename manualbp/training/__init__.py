@@ -1,8 +1,8 @@
 """Training from the command line: networks, data, the Lightning module and pictures that `train.py` puts together."""
 
+from manualbp.commands import UserError
 
-class UserError(ValueError):
-    """Something that the user can mend: `train.py` shows it as one line, without a traceback, and exits with 2."""
+__all__ = ["NotFiniteError", "UserError"]
 
 
 class NotFiniteError(ArithmeticError):

@@ -13,7 +13,6 @@ from torchvision.transforms import v2
 # Natural logarithms of the scale and of what it is multiplied with across and divided by down, angle in radians, shifts
 # in halves of the image.
 WARP = torch.tensor([[0.22], [0.15], [0.15], [0.26], [0.26]])
-KINDS = ("none", "flip", "crop", "warp", "randaugment", "cutout", "mixup")
 
 
 def flip(x: Tensor, chosen: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class ImageData(pl.LightningDataModule):
 
     validation: that share, from 0 to less than 1; of 0 the validation is empty and all images are for training. They
     are, too, where the source has its own images for validation.
-    augmentation: what is done to training images, of `augmentation.KINDS`; None: what the source allows, shifts and
+    augmentation: what is done to training images, of `options.AUGMENTATIONS`; None: what the source allows, shifts and
     mirror images. An image that is mirrored in one epoch is not in the next one: in two epochs each is seen both ways.
     crop_padding: by how many pixels they are shifted at most; None: an eighth of height and width.
     Attributes: `shape` (channels, height, width); `classes`, names; `mean` and `std` (channels, 1, 1), of the pixels

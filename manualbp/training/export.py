@@ -93,7 +93,8 @@ def as_onnx(model: Classifier) -> tuple[Callable[[IO[bytes]], Any], str]:
         program = torch.onnx.export(
             exported(model), dynamo=True, verbose=False, input_names=["images"], output_names=["scores"]
         )
-    assert program is not None
+    if program is None:
+        raise UserError("argument --to: torch.onnx.export made no program of the network")
     return lambda file: file.write(program.model_proto.SerializeToString()), takes(model)
 
 

@@ -18,6 +18,7 @@ WEIGHT_DECAYS = {"sgd": 0.0, "adam": 0.0, "adamw": 0.01, "muon": 0.0}
 # Of the options that a checkpoint keeps.
 MAY_CHANGE = ("data_dir", "val_dir", "epochs", "backward", "fuse", "compile")
 RECIPES = Path(__file__).parent / "recipes"
+AUGMENTATIONS = ("none", "flip", "crop", "warp", "randaugment", "cutout", "mixup")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 Rate = restricted_number_type("Rate", float, [(">", 0), ("<", math.inf)])
@@ -150,7 +151,7 @@ def build_parser(command: str = "train.py") -> ArgumentParser:
         "--augmentation",
         nargs="+",
         metavar="KIND",
-        choices=["none", "flip", "crop", "warp", "randaugment", "cutout", "mixup"],
+        choices=AUGMENTATIONS,
         help="what is done to training images at random, one or more of: flip (mirrored in every second epoch), "
         "crop (shifted), warp (scaled, turned and shifted), randaugment, cutout (a black quarter), mixup; or none "
         "(default: crop; flip, too, for colour images; warp and flip for caltech101)",
