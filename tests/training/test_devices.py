@@ -36,6 +36,15 @@ def rows(path: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
+def in_two(folder: Path, epochs: int, before: str, call: str) -> subprocess.CompletedProcess[str]:
+    """train.py in two processes, with what is changed before: lines, and the call of `main` that ends them."""
+    head = f"import sys\nsys.path.insert(0, {str(TRAIN.parent)!r})\nfrom manualbp.training.cli import main\n"
+    script = folder / "changed.py"
+    script.write_text(f"{head}{before}{call}\n")
+    command = [sys.executable, str(script), "--epochs", str(epochs), *TWO]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
 def test_two_processes(tmp_path: Path) -> None:
     files.image(files.tree(tmp_path / "tree") / "test" / "b" / "odd.png")  # 5 images for the test
     older = tmp_path / "runs" / "folder-lecture004" / "version_0"
@@ -91,17 +100,8 @@ def test_two_processes_with_batch_normalisation(tmp_path: Path) -> None:
 
 def test_a_fault_is_told_once(tmp_path: Path) -> None:
     """A layer that is wrong is found by both processes."""
-    (tmp_path / "wrong.py").write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(TRAIN.parent)!r})\n"
-        "import manualbp.nn\n"
-        "from manualbp.training.cli import main\n"
-        "from tests.training.test_check import Sigmoid\n"
-        "manualbp.nn.Sigmoid = Sigmoid\n"
-        "sys.exit(main())\n"
-    )
-    command = [sys.executable, "wrong.py", "--epochs", "1", *TWO]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    wrong = "import manualbp.nn\nfrom tests.training.test_check import Sigmoid\nmanualbp.nn.Sigmoid = Sigmoid\n"
+    result = in_two(tmp_path, 1, wrong, "sys.exit(main())")
     assert result.returncode == 2
     assert result.stderr.count("the backward of Sigmoid is wrong") == 1
     assert result.stderr.count("\n") == 1
@@ -110,21 +110,17 @@ def test_a_fault_is_told_once(tmp_path: Path) -> None:
 
 def test_a_fault_of_the_first_alone_ends_both(tmp_path: Path) -> None:
     """The folder that it writes to is gone."""
-    (tmp_path / "gone.py").write_text(
-        "import shutil, sys\n"
-        f"sys.path.insert(0, {str(TRAIN.parent)!r})\n"
+    gone = (
+        "import shutil\n"
         "from manualbp.training.callbacks import WholeFiles\n"
         "from manualbp.__main__ import leave\n"
-        "from manualbp.training.cli import main\n"
         "save = WholeFiles.save_checkpoint\n"
         "def save_checkpoint(*arguments, **named):\n"
         "    shutil.rmtree('runs')\n"
         "    save(*arguments, **named)\n"
         "WholeFiles.save_checkpoint = save_checkpoint\n"
-        "leave(main())\n"
     )
-    command = [sys.executable, "gone.py", "--epochs", "3", *TWO]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    result = in_two(tmp_path, 3, gone, "leave(main())")
     assert result.returncode == 2
     assert "best.ckpt: cannot be written (No such file or directory)" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -1,6 +1,5 @@
 """Runs that go wrong: the step, the layer that was the first, the checkpoint that is still good."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from manualbp.training.data import ImageData
 from manualbp.training.finite import MOST_SKIPPED, FiniteCheck
 from manualbp.training.sources import digits
 from manualbp.training.vision import network_of
-from tests.training.test_devices import TRAIN, TWO
+from tests.training.test_devices import in_two
 
 LAST = Path("runs/digits-lecture004/version_0/last.ckpt")
 STEPS = 11  # of an epoch
@@ -243,21 +242,17 @@ def test_a_resumed_run_names_the_checkpoint_before(
 @pytest.mark.parametrize("wrong", [ForwardSigmoid, BackwardSigmoid])
 def test_two_processes_end_and_one_says_so(wrong: type, tmp_path: Path) -> None:
     """The second one alone has it."""
-    (tmp_path / "wrong.py").write_text(
-        "import os, sys\n"
-        f"sys.path.insert(0, {str(TRAIN.parent)!r})\n"
+    planted = (
+        "import os\n"
         "import manualbp.nn\n"
         "from manualbp.__main__ import leave\n"
-        "from manualbp.training.cli import main\n"
         "from tests.training import test_finite\n"
         f"manualbp.nn.Sigmoid = test_finite.{wrong.__name__}\n"
         "import pytest\n"
         "if os.environ.get('LOCAL_RANK') == '1':\n"
         "    test_finite.arm(pytest.MonkeyPatch(), 8)\n"
-        "leave(main())\n"
     )
-    command = [sys.executable, "wrong.py", "--epochs", "3", *TWO]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    result = in_two(tmp_path, 3, planted, "leave(main())")
     assert result.returncode == 3, result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
     assert f"out of {'the backward of ' * (wrong is BackwardSigmoid)}f2 ({wrong.__name__})" in result.stderr
