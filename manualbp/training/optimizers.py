@@ -46,8 +46,9 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _move(self, w: Tensor, g: Tensor, lr: float, m: float) -> None:
-        b = self.state[w].setdefault("momentum_buffer", torch.zeros_like(w))
-        b.mul_(m).add_(g)
+        if not (state := self.state[w]):
+            state["momentum_buffer"] = torch.zeros_like(w)
+        b = state["momentum_buffer"].mul_(m).add_(g)
         u = g.add(b, alpha=m)
         if w.dim() == 4:
             w.mul_(len(w) ** 0.5 / w.norm().clamp(min=1e-7))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.datasets import CIFAR10
 
 
@@ -27,13 +26,6 @@ def tree(
             for i in range(n):
                 image(root / part / name / f"{i}.{suffix}", 10 * ord(name) + i, mode, size)
     return root
-
-
-def scalars(run: Path, name: str) -> list[float]:
-    """What TensorBoard has under the name."""
-    events = EventAccumulator(str(run), {"scalars": 0})
-    events.Reload()
-    return [event.value for event in events.Scalars(name)]
 
 
 def caltech101(root: Path, per_category: int = 32) -> Path:

@@ -16,6 +16,7 @@ from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.networks import NETWORKS
 from tests.training import files
+from tests.training.runs import load
 
 NEWER = ("stem", "fuse", "weight_decay", "label_smoothing")  # options that checkpoints did not have from the first
 ALONE = """
@@ -43,7 +44,7 @@ def expected(path: Path) -> torch.Tensor:
     """What a network of torch.nn's layers makes of IMAGES with the weights of the checkpoint."""
     from manualbp.training import torch_layers, vision
 
-    found = torch.load(path, weights_only=True)
+    found = load(path)
     name, state = found["run"]["options"]["network"], found["state_dict"]
     own = NETWORKS[name](torch_layers, (1, 8, 8), 10) if name in NETWORKS else vision.network_of(name, (1, 8, 8), 10)
     own.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
@@ -68,7 +69,7 @@ def test_alone_in_a_process_of_its_own(finished: Path, tmp_path: Path) -> None:
 
 def changed(path: Path, **options: Any) -> io.BytesIO:
     """The checkpoint with other options; of None without them."""
-    found = torch.load(path, weights_only=True)
+    found = load(path)
     found["run"]["options"] = {k: v for k, v in (found["run"]["options"] | options).items() if v is not None}
     file = io.BytesIO()
     torch.save(found, file)

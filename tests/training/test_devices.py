@@ -1,6 +1,5 @@
 """Several processes, each with its share of every step: on a CPU, with gloo."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -20,8 +19,8 @@ from manualbp.training.data import ImageData
 from manualbp.training.networks import lecture004
 from manualbp.training.sources import digits, folder
 from tests.training import files
+from tests.training.runs import TRAIN, column, load, scalars
 
-TRAIN = Path(__file__).parents[2] / "train.py"
 TWO = ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
 TREE = ["--data", "folder", "--data-dir", "tree", "--batch-size", "2", "--lr", "0.01"]
 
@@ -29,11 +28,6 @@ TREE = ["--data", "folder", "--data-dir", "tree", "--batch-size", "2", "--lr", "
 def train(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TRAIN), *arguments, *TWO]
     return subprocess.run(command, capture_output=True, text=True, timeout=200)
-
-
-def rows(path: Path, name: str) -> list[float]:
-    with open(path) as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 def in_two(folder: Path, epochs: int, before: str, call: str) -> subprocess.CompletedProcess[str]:
@@ -58,11 +52,11 @@ def test_two_processes(tmp_path: Path) -> None:
     assert sorted(path.name for path in older.parent.iterdir()) == ["version_0", "version_1"]
     for words in ("on 2 devices", "audit: ", "epoch 2/2: ", "test accuracy"):
         assert result.stdout.count(words) == 1, result.stdout
-    assert len(files.scalars(run, "train_loss_step")) == 2 * 2  # 6 images in batches of 2 x 2
-    assert rows(run / "metrics.csv", "epoch") == [1, 2]
-    seconds, speed = (rows(run / "metrics.csv", name) for name in ("seconds", "images_per_second"))
+    assert len(scalars(run, "train_loss_step")) == 2 * 2  # 6 images in batches of 2 x 2
+    assert column(run, "epoch") == [1, 2]
+    seconds, speed = (column(run, name) for name in ("seconds", "images_per_second"))
     assert [a * b for a, b in zip(seconds, speed, strict=True)] == pytest.approx([6, 6], rel=0.1)
-    (accuracy,) = rows(run / "metrics.csv", "test_accuracy")
+    (accuracy,) = column(run, "test_accuracy")
     assert accuracy * 5 == pytest.approx(round(accuracy * 5), abs=1e-4)  # each image once
 
     # One process that tests the same checkpoint finds the same.
@@ -73,11 +67,11 @@ def test_two_processes(tmp_path: Path) -> None:
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
     (alone,) = trainer.test(model, data, ckpt_path=run / "best.ckpt", weights_only=True, verbose=False)
     assert alone["test_accuracy"] == pytest.approx(accuracy, abs=1e-6)
-    assert alone["test_loss"] == pytest.approx(rows(run / "metrics.csv", "test_loss")[0], abs=1e-5)
+    assert alone["test_loss"] == pytest.approx(column(run, "test_loss")[0], abs=1e-5)
 
     more = train("--resume", str(run / "last.ckpt"), "--epochs", "3")
     assert (more.returncode, more.stderr) == (0, "")
-    resumed = torch.load(run.with_name("version_2") / "last.ckpt", weights_only=True)
+    resumed = load(run.with_name("version_2") / "last.ckpt")
     assert len(resumed["run"]["history"]) == 3
 
 
@@ -87,7 +81,7 @@ def test_two_processes_take_the_step_of_one_with_twice_the_batch(tmp_path: Path)
     options = [*TREE, "--network", "mlp", "--validation", "0", "--epochs", "2"]
     assert train(*options, "--output-dir", "two").returncode == 0
     assert main([*options, "--batch-size", "4", "--output-dir", "one", "--accelerator", "cpu", "--devices", "1"]) == 0
-    two, one = (torch.load(f"{run}/folder-mlp/version_0/last.ckpt", weights_only=True) for run in ("two", "one"))
+    two, one = (load(Path(run, "folder-mlp/version_0/last.ckpt")) for run in ("two", "one"))
     torch.testing.assert_close(two["state_dict"], one["state_dict"])
     assert two["run"]["history"][-1]["train_loss"] == pytest.approx(one["run"]["history"][-1]["train_loss"], rel=1e-4)
 

@@ -1,8 +1,5 @@
 """Every fault that a user can mend: one line that names it, exit code 2, and nothing written."""
 
-import errno
-import io
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +10,9 @@ from torch._utils import ExceptionWrapper
 from torchvision.datasets import CIFAR10
 
 from manualbp.training import UserError, run
-from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
-from manualbp.training.whole import whole
 from tests.training import files
+from tests.training.runs import refused
 
 FOLDER = ["--data", "folder", "--data-dir", "data"]
 Make = Callable[[Path, pytest.MonkeyPatch], object]
@@ -236,44 +232,6 @@ def test_fault(
     assert make is not nothing or not any(tmp_path.iterdir())
 
 
-def refused(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
-    error = capfd.readouterr().err
-    assert error.startswith("train.py: error: ")
-    assert error.count("\n") == 1, error
-    assert "Traceback" not in error
-    assert all(word in error for word in words), error
-
-
-@pytest.mark.parametrize(
-    ("change", "arguments", "words"),
-    [
-        ({}, ["--optimizer", "adam"], ["--optimizer", "adam", "sgd"]),
-        ({}, ["--data", "folder"], ["--data", "folder", "digits"]),
-        ({}, ["--split", "0.3"], ["--split", "0.3", "the default"]),
-        ({}, ["--val-dir", "val"], ["--val-dir", "val", "the default"]),
-        ({"epoch": 5}, [], ["--epochs", "1", "6 behind"]),
-        ({"shape": [1, 9, 9]}, [], ["--resume", "shape", "1, 9, 9", "1, 8, 8"]),
-        ({"classes": ["cat", "dog"]}, [], ["--resume", "classes", "cat, dog", "0, 1"]),
-        ({"state_dict": {"network.other": torch.zeros(2)}}, [], ["--resume", "another network"]),
-    ],
-)
-def test_checkpoint_of_something_else(
-    finished: Path,
-    change: dict[str, object],
-    arguments: list[str],
-    words: list[str],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    checkpoint = torch.load(finished / "last.ckpt", weights_only=True)
-    for name, value in change.items():
-        (checkpoint if name in checkpoint else checkpoint["run"])[name] = value
-    torch.save(checkpoint, "changed.ckpt")
-    assert main(["--resume", "changed.ckpt", *arguments]) == 2
-    refused(capfd, ["changed.ckpt", *words])
-    assert not (tmp_path / "runs").exists()
-
-
 def test_fault_in_a_process_that_reads(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def read(*_: object) -> None:
         try:
@@ -285,106 +243,3 @@ def test_fault_in_a_process_that_reads(monkeypatch: pytest.MonkeyPatch, capfd: p
     monkeypatch.setattr(run, "run", read)
     assert main([]) == 2
     assert capfd.readouterr().err == "train.py: error: x.png: not a readable image\n"
-
-
-def test_truncated_checkpoint(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    Path("part.ckpt").write_bytes((finished / "last.ckpt").read_bytes()[:-1000])
-    assert main(["--resume", "part.ckpt"]) == 2
-    refused(capfd, ["part.ckpt", "damaged"])
-
-
-def full(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def full_checkpoint(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Half of it is written."""
-
-    def save(checkpoint: object, file: io.BytesIO) -> None:
-        file.write(b"half")
-
-    def half(path: object, mode: str) -> object:
-        return HalfFile(path, mode) if str(path).endswith(".ckpt.part") else open(path, mode)  # type: ignore
-
-    patch.setattr("manualbp.training.callbacks.torch.save", save)
-    patch.setattr("manualbp.training.whole.open", half, raising=False)
-
-
-class HalfFile(io.FileIO):
-    def write(self, content: object) -> int:
-        super().write(b"h")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def full_picture(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("matplotlib.figure.Figure.savefig", full)
-
-
-def full_table(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("manualbp.training.whole.os.replace", full)
-
-
-def full_events(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
-
-
-def gone(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree(folder)
-
-
-SPACE = "cannot be written (No space left on device)"
-GONE = "cannot be written (No such file or directory)"
-GO_ON = "; go on with: train.py --resume runs/digits-lecture004/version_0/last.ckpt"
-
-
-@pytest.mark.parametrize(
-    ("change", "when", "words"),
-    [
-        (full_checkpoint, "on_train_epoch_start", [f"best.ckpt: {SPACE}", GO_ON]),
-        (full_checkpoint, "on_train_epoch_end", [f"best.ckpt: {SPACE}", GO_ON]),
-        (full_table, "on_train_epoch_start", [f"metrics.csv: {SPACE}", GO_ON]),
-        (full_picture, "on_test_epoch_end", [f"curves.png: {SPACE}", GO_ON]),
-        (full_events, "on_train_epoch_start", ["runs/digits-lecture004/version_0: TensorBoard's file cannot", GO_ON]),
-        (gone, "on_train_epoch_start", [f"runs/digits-lecture004/version_0: TensorBoard's file {GONE}"]),
-        (gone, "on_train_epoch_end", [f"runs/digits-lecture004/version_0/best.ckpt: {GONE}"]),
-        (gone, "on_test_epoch_end", [f"runs/digits-lecture004/version_0: TensorBoard's file {GONE}"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", None),
-)
-def test_what_cannot_be_written(
-    change: Callable[[Path, pytest.MonkeyPatch], None],
-    when: str,
-    words: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    """In the second epoch, or later."""
-    folder = Path("runs/digits-lecture004/version_0")
-    hook = getattr(Classifier, when)
-    changed = []
-
-    def act(model: Classifier) -> None:
-        hook(model)
-        if model.current_epoch >= 1 and not changed:
-            changed.append(True)
-            change(folder, monkeypatch)
-
-    monkeypatch.setattr(Classifier, when, act)
-    assert main(["--epochs", "2"]) == 2
-    refused(capfd, words)
-    assert not list(Path().rglob("*.part"))
-    assert folder.exists() is (change is not gone)
-    if change is not gone:
-        torch.load(folder / "last.ckpt", weights_only=True)
-
-
-def test_an_interrupt_leaves_no_half_file() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert not list(Path().iterdir())
-
-
-def write_half() -> None:
-    with whole("file") as file:
-        file.write(b"half")
-        raise KeyboardInterrupt

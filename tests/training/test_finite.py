@@ -20,6 +20,7 @@ from manualbp.training.data import ImageData
 from manualbp.training.finite import MOST_SKIPPED, FiniteCheck
 from manualbp.training.sources import digits
 from manualbp.training.vision import network_of
+from tests.training.runs import load
 from tests.training.test_devices import in_two
 
 LAST = Path("runs/digits-lecture004/version_0/last.ckpt")
@@ -153,7 +154,7 @@ def test_what_is_not_finite(
     assert all(word in error for word in words), error
     if step > STEPS:
         assert f"; the last good checkpoint is {LAST}" in error
-        kept = torch.load(LAST, weights_only=True)["state_dict"]
+        kept = load(LAST)["state_dict"]
         assert all(tensor.isfinite().all() for tensor in kept.values())
     else:
         assert not LAST.exists()

@@ -13,15 +13,16 @@ from torch import Tensor
 from manualbp.fuse import steps
 from manualbp.training.cli import main
 from tests.training import files
+from tests.training.runs import TRAIN, load, scalars
 from tests.training.test_check import WrongSlope
-from tests.training.test_devices import TRAIN, TWO
+from tests.training.test_devices import TWO
 
 RESNET = ["--data", "folder", "--data-dir", "tree", "--lr", "0.01", "--network", "resnet18", "--stem", "3x3"]
 
 
 def losses(run: str) -> list[float]:
     (folder,) = Path(run).glob("*/version_0")
-    return files.scalars(folder, "train_loss_step")
+    return scalars(folder, "train_loss_step")
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,14 @@ def test_the_losses_are_those_of_a_run_apart(
 
 def test_checkpoints_load_both_ways(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--fuse is kept for a resumed run, and may change; older checkpoints know nothing of it."""
-    state = torch.load(finished / "last.ckpt", weights_only=True)
+    state = load(finished / "last.ckpt")
     del state["run"]["options"]["fuse"]
     torch.save(state, "older.ckpt")
     assert main(["--resume", "older.ckpt", "--epochs", "2", "--fuse"]) == 0
     together = Path("runs/digits-lecture004/version_0/last.ckpt")
-    state = torch.load(together, weights_only=True)
+    state = load(together)
     assert state["run"]["options"]["fuse"] is True
-    assert state["state_dict"].keys() == torch.load(finished / "last.ckpt", weights_only=True)["state_dict"].keys()
+    assert state["state_dict"].keys() == load(finished / "last.ckpt")["state_dict"].keys()
     capsys.readouterr()
     for options, expected in (([], True), (["--no-fuse"], False), (["--no-fuse", "--backward", "torch"], False)):
         assert main(["--resume", str(together), "--epochs", "3", *options]) == 0

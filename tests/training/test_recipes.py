@@ -15,8 +15,8 @@ from manualbp.training.cli import main
 from manualbp.training.networks import lecture004
 from manualbp.training.options import RECIPES, parse, recipes
 from tests.training import files
+from tests.training.runs import TRAIN, load
 
-TRAIN = str(Path(__file__).parents[2] / "train.py")
 LAST = Path("runs/digits-lecture004/version_0/last.ckpt")
 
 
@@ -108,12 +108,12 @@ def test_every_augmentation_together() -> None:
 def test_a_moving_average_is_kept_and_goes_on() -> None:
     assert main(["--epochs", "2", "--ema", "0.9", "--output-dir", "whole"]) == 0
     assert main(["--epochs", "2", "--ema", "0.9"]) == 0
-    first = torch.load(LAST, weights_only=True)
+    first = load(LAST)
     now, average = first["current_model_state"]["network.g1.weight"], first["state_dict"]["network.g1.weight"]
     assert not torch.equal(now, average)
     assert main(["--resume", str(LAST), "--epochs", "3"]) == 0
     assert main(["--resume", "whole/digits-lecture004/version_0/last.ckpt", "--epochs", "3", "--output-dir", "w"]) == 0
-    a, b = (torch.load(path, weights_only=True)["state_dict"] for path in (
+    a, b = (load(path)["state_dict"] for path in (
         LAST.parent.with_name("version_1") / "last.ckpt", "w/digits-lecture004/version_0/last.ckpt"
     ))  # fmt: skip
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -121,7 +121,7 @@ def test_a_moving_average_is_kept_and_goes_on() -> None:
 
 def test_a_run_without_progress_stops(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--epochs", "50", "--patience", "2", "--lr", "1e-9"]) == 0
-    done = len(torch.load(LAST, weights_only=True)["run"]["history"])
+    done = len(load(LAST)["run"]["history"])
     assert 3 <= done < 20
 
 
@@ -129,7 +129,7 @@ def test_gradients_are_clipped() -> None:
     """By so little a norm nothing moves but what momentum and rounding do."""
     options = ["--epochs", "1", "--validation", "0", "--schedule", "constant"]
     assert main([*options, "--clip", "1e-6"]) == 0
-    weights = torch.load(LAST, weights_only=True)["state_dict"]
+    weights = load(LAST)["state_dict"]
     pl.seed_everything(0, verbose=False)
     import manualbp.nn
 
@@ -141,9 +141,7 @@ def test_the_numbers_are_those_of_a_run_without(tmp_path: Path) -> None:
     command = [sys.executable, TRAIN, "--epochs", "1", "--network", "mlp"]
     for more in ([], ["--deterministic", "--compile"]):
         subprocess.run([*command, *more], check=True, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    plain, other = (
-        torch.load(f"runs/digits-mlp/version_{n}/last.ckpt", weights_only=True)["state_dict"] for n in range(2)
-    )
+    plain, other = (load(f"runs/digits-mlp/version_{n}/last.ckpt")["state_dict"] for n in range(2))
     assert other.keys() == plain.keys()
     torch.testing.assert_close(other, plain)
 

@@ -1,11 +1,8 @@
-import csv
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,21 +16,7 @@ from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.options import build_parser
 from tests.training import files
-
-TRAIN = Path(__file__).parents[2] / "train.py"
-PRODUCTS = {
-    "best.ckpt", "config.yaml", "confusion.png", "curves.png", "filters.png", "hparams.yaml", "last.ckpt",
-    "metrics.csv", "mistakes.png",
-}  # fmt: skip
-
-
-def load(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    first, second = load(a)["state_dict"], load(b)["state_dict"]
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+from tests.training.runs import PRODUCTS, TRAIN, column, load, rows, same_weights, scalars
 
 
 def test_train_py_makes_everything_in_one_new_folder(tmp_path: Path) -> None:
@@ -100,7 +83,7 @@ def test_backwards_agree(network: str, steps: int, fall: float, arguments: tuple
         options = ["--epochs", "5", "--backward", backward, "--output-dir", backward, "--network", network]
         assert main([*options, *arguments]) == 0
         (folder,) = Path(backward).glob("*/version_0")
-        losses.append(files.scalars(folder, "train_loss_step"))
+        losses.append(scalars(folder, "train_loss_step"))
     assert len(losses[0]) == steps
     assert sum(losses[0][-5:]) < sum(losses[0][:5]) - 5 * fall
     apart = [abs(a - b) for a, b in zip(*losses, strict=True)]
@@ -110,17 +93,11 @@ def test_backwards_agree(network: str, steps: int, fall: float, arguments: tuple
 
 def test_digits_are_learned() -> None:
     assert main([]) == 0
-    table = rows(Path("runs/digits-lecture004/version_0"))
-    (accuracy,) = [float(row["test_accuracy"]) for row in table if row["test_accuracy"]]
+    (accuracy,) = column(Path("runs/digits-lecture004/version_0"), "test_accuracy")
     assert accuracy >= 0.97
 
 
 LINE = re.compile(r"epoch (\d+)/3: loss (\d\.\d{4}), val accuracy ([\d.]+) %, ([\d.]+) s, ([\d,]+) images/s")
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with open(run / "metrics.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def test_an_epoch_is_a_row_and_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +120,7 @@ def test_an_epoch_is_a_row_and_a_line(capsys: pytest.CaptureFixture[str]) -> Non
         assert float(row["images_per_second"]) * float(row["seconds"]) == pytest.approx(1294)
     assert 0.05 > float(table[0]["lr"]) > float(table[1]["lr"]) > float(table[2]["lr"]) > 0
     for name in ("lr", "seconds", "images_per_second"):
-        assert files.scalars(run, name) == pytest.approx([float(row[name]) for row in table])
+        assert scalars(run, name) == pytest.approx(column(run, name))
 
 
 def test_the_test_stands_in_the_row_of_its_epoch(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,46 +202,6 @@ def test_data_as_people_have_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "6 training, 4 validation, 4 test" in capsys.readouterr().out
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.tree(tmp_path / "tree")  # in colour: shifted, mirrored
-    options = ["--data", "folder", "--data-dir", "tree", "--batch-size", "1", "--epochs", "60", "--lr", "0.02"]
-    name = "folder-lecture004/version_0"
-    command = [sys.executable, str(TRAIN), *options, "--output-dir", "killed"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    last = tmp_path / "killed" / name / "last.ckpt"
-    while not last.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.3)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    done = len(load(last)["run"]["history"])
-    assert 1 <= done < 60
-    assert done <= len(rows(last.parent)) <= done + 1
-    kept = last.read_bytes()
-
-    assert main([*options, "--output-dir", "unbroken"]) == 0
-    assert main(["--resume", str(last), "--output-dir", "resumed"]) == 0
-    unbroken, resumed = (tmp_path / where / name for where in ("unbroken", "resumed"))
-    for file in ("last.ckpt", "best.ckpt"):
-        assert same_weights(unbroken / file, resumed / file)
-    a, b = load(unbroken / "last.ckpt"), load(resumed / "last.ckpt")
-    torch.testing.assert_close(a["optimizer_states"], b["optimizer_states"], rtol=0, atol=0)
-    assert a["run"]["history"] == b["run"]["history"]
-    assert len(b["run"]["history"]) == 60
-    assert last.read_bytes() == kept
-    assert {path.name for path in resumed.iterdir()} >= PRODUCTS
-
-
-def test_kinds_are_kept_and_cannot_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--epochs", "1", "--network", "block", "--activation", "tanh"]) == 0
-    last = "runs/digits-block/version_0/last.ckpt"
-    assert main(["--resume", last, "--epochs", "2"]) == 0
-    assert "Tanh" in capsys.readouterr().out
-    assert main(["--resume", last, "--epochs", "2", "--activation", "relu"]) == 2
-    assert "--activation: relu" in capsys.readouterr().err
-
-
 def test_without_validation_the_last_checkpoint_is_tested(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--optimizer", "adamw", "--weight-decay", "0.3", "--validation", "0"]
     assert main(["--epochs", "1", *options]) == 0
@@ -279,29 +216,3 @@ def test_without_validation_the_last_checkpoint_is_tested(capsys: pytest.Capture
     for option, value in (("--validation", "0.1"), ("--weight-decay", "0.1")):
         assert main(["--resume", str(folder / "last.ckpt"), "--epochs", "2", option, value]) == 2
         assert f"{option}: {value}" in capsys.readouterr().err
-
-
-def test_a_run_is_made_longer(finished: Path) -> None:
-    assert main(["--resume", str(finished / "last.ckpt"), "--epochs", "2", "--output-dir", "runs"]) == 0
-    assert len(load(Path("runs/digits-lecture004/version_0/last.ckpt"))["run"]["history"]) == 2
-
-
-def test_the_other_backward_goes_on(finished: Path) -> None:
-    arguments = ["--resume", str(finished / "last.ckpt"), "--epochs", "2", "--backward", "torch"]
-    assert main([*arguments, "--output-dir", "runs"]) == 0
-
-
-def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(model: Classifier) -> None:
-        if model.current_epoch == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Classifier, "on_train_epoch_start", interrupt)
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        assert main(["--epochs", "3"]) == 130
-    finally:
-        signal.signal(signal.SIGINT, handler)  # which Lightning has ignore further interrupts
-    error = capsys.readouterr().err.strip()
-    assert error == "train.py: interrupted; go on with: train.py --resume runs/digits-lecture004/version_0/last.ckpt"
-    monkeypatch.undo()

@@ -14,6 +14,7 @@ from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.vision import NAMES, has_stem, network_of, require_size
 from tests.training import files
+from tests.training.runs import load, scalars
 
 TREE = ["--data", "folder", "--data-dir", "tree", "--batch-size", "4", "--lr", "0.01"]
 
@@ -143,7 +144,7 @@ def test_runs_and_goes_on(backward: str, tmp_path: Path, capsys: pytest.CaptureF
     assert "audit: Conv2d, BatchNorm2d, ReLU" in printed
     assert f"gradients by {'hand, ' if backward == 'manualbp' else 'PyTorch, '}" in printed  # and nothing left out
     last = str(folder / "last.ckpt")
-    state = torch.load(last, weights_only=True)["state_dict"]
+    state = load(last)["state_dict"]
     assert state["network.conv1.weight"].shape == (64, 3, 3, 3)
     assert main(["--resume", last, "--epochs", "2", "--backward", "torch"]) == 0
     assert main(["--resume", last, "--network", "resnet34"]) == 2
@@ -157,7 +158,7 @@ def test_backwards_agree(tmp_path: Path) -> None:
         options = ["--network", "resnet18", "--stem", "3x3", "--batch-size", "3", "--precision", "64-true"]
         assert main([*TREE, *options, "--epochs", "2", "--backward", backward, "--output-dir", backward]) == 0
         (folder,) = Path(backward).glob("*/version_0")
-        losses.append(files.scalars(folder, "train_loss_step"))
+        losses.append(scalars(folder, "train_loss_step"))
     assert len(losses[0]) == 4
     assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 1e-6
 
@@ -191,5 +192,5 @@ def test_a_resumed_run_draws_the_same_dropout(tmp_path: Path) -> None:
     name = "folder-squeezenet1_1/version_0/last.ckpt"
     torch.rand(5)
     assert main(["--resume", f"stopped/{name}", "--output-dir", "resumed"]) == 0
-    unbroken, resumed = (torch.load(f"{run}/{name}", weights_only=True) for run in ("unbroken", "resumed"))
+    unbroken, resumed = (load(f"{run}/{name}") for run in ("unbroken", "resumed"))
     torch.testing.assert_close(unbroken["state_dict"], resumed["state_dict"], rtol=0, atol=0)
