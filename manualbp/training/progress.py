@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -105,7 +106,11 @@ class Record(pl.Callback):
 
 
 class EventFile(TensorBoardLogger):
-    """TensorBoard's, over steps. Its writer is a thread, whose errors come with the next call."""
+    """TensorBoard's, over steps. Its writer is a thread, whose errors come with the next call.
+
+    An interrupt waits for the end of a call. In the midst of one it could leave the lock of the writer's queue locked,
+    for which the end of the run then waits without an end.
+    """
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
@@ -130,9 +135,26 @@ class EventFile(TensorBoardLogger):
     def _writing(self) -> Iterator[None]:
         try:
             os.stat(self.log_dir)  # else its writer would make the folder anew
-            yield
+            with uninterrupted():
+                yield
         except OSError as error:
             raise UserError(f"{self.log_dir}: TensorBoard's file cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """An interrupt that comes meanwhile is handled at the end. (Python hands interrupts to its main thread alone.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    handler = signal.signal(signal.SIGINT, lambda *interrupt: came.append(interrupt))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came and callable(handler):
+            handler(*came[0])
 
 
 def hush_thread(failed: threading.ExceptHookArgs) -> None:
