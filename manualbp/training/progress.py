@@ -143,8 +143,11 @@ class EventFile(TensorBoardLogger):
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """An interrupt that comes meanwhile is handled at the end. (Python hands interrupts to its main thread alone.)"""
-    if threading.current_thread() is not threading.main_thread():
+    """An interrupt that comes meanwhile is handled at the end.
+
+    Python hands interrupts to its main thread alone, and cannot put back a handler that is not its own.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
     came: list[tuple[int, Any]] = []
