@@ -9,6 +9,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TRAIN = Path(__file__).parents[2] / "train.py"
+# Of the first run of a test, without options.
+RUN = Path("runs/digits-lecture004/version_0")
+LAST = RUN / "last.ckpt"
 PRODUCTS = {
     "best.ckpt", "config.yaml", "confusion.png", "curves.png", "filters.png", "hparams.yaml", "last.ckpt",
     "metrics.csv", "mistakes.png",
@@ -41,9 +44,11 @@ def scalars(run: Path, name: str) -> list[float]:
     return [event.value for event in events.Scalars(name)]
 
 
-def refused(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
+def refused(capfd: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """The one line of an error, which has all the words."""
     error = capfd.readouterr().err
     assert error.startswith("train.py: error: ")
     assert error.count("\n") == 1, error
     assert "Traceback" not in error
     assert all(word in error for word in words), error
+    return error

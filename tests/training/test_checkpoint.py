@@ -16,7 +16,7 @@ from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.networks import NETWORKS
 from tests.training import files
-from tests.training.runs import load
+from tests.training.runs import LAST, load
 
 NEWER = ("stem", "fuse", "weight_decay", "label_smoothing")  # options that checkpoints did not have from the first
 ALONE = """
@@ -99,7 +99,7 @@ def test_device_dtype_and_random_numbers(finished: Path, tmp_path: Path) -> None
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert torch.equal(torch.get_rng_state(), state)
     assert main(["--epochs", "1", "--precision", "64-true"]) == 0
-    double = Classifier.load_from_checkpoint("runs/digits-lecture004/version_0/last.ckpt")
+    double = Classifier.load_from_checkpoint(LAST)
     assert {p.dtype for p in double.parameters()} == {torch.float64} == {double.mean.dtype}
     assert double(IMAGES).dtype == torch.float64
 

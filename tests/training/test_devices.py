@@ -19,7 +19,7 @@ from manualbp.training.data import ImageData
 from manualbp.training.networks import lecture004
 from manualbp.training.sources import digits, folder
 from tests.training import files
-from tests.training.runs import TRAIN, column, load, scalars
+from tests.training.runs import LAST, TRAIN, column, load, scalars
 
 TWO = ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
 TREE = ["--data", "folder", "--data-dir", "tree", "--batch-size", "2", "--lr", "0.01"]
@@ -129,7 +129,7 @@ def test_an_interrupt_ends_both(tmp_path: Path) -> None:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     signal.signal(signal.SIGINT, handler)
-    last = tmp_path / "runs" / "digits-lecture004" / "version_0" / "last.ckpt"
+    last = tmp_path / LAST
     deadline = time.monotonic() + 100
     while not last.exists():
         assert process.poll() is None

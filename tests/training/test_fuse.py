@@ -13,7 +13,7 @@ from torch import Tensor
 from manualbp.fuse import steps
 from manualbp.training.cli import main
 from tests.training import files
-from tests.training.runs import TRAIN, load, scalars
+from tests.training.runs import LAST, TRAIN, load, scalars
 from tests.training.test_check import WrongSlope
 from tests.training.test_devices import TWO
 
@@ -53,15 +53,14 @@ def test_checkpoints_load_both_ways(finished: Path, capsys: pytest.CaptureFixtur
     del state["run"]["options"]["fuse"]
     torch.save(state, "older.ckpt")
     assert main(["--resume", "older.ckpt", "--epochs", "2", "--fuse"]) == 0
-    together = Path("runs/digits-lecture004/version_0/last.ckpt")
-    state = load(together)
+    state = load(LAST)
     assert state["run"]["options"]["fuse"] is True
     assert state["state_dict"].keys() == load(finished / "last.ckpt")["state_dict"].keys()
     capsys.readouterr()
     for options, expected in (([], True), (["--no-fuse"], False), (["--no-fuse", "--backward", "torch"], False)):
-        assert main(["--resume", str(together), "--epochs", "3", *options]) == 0
+        assert main(["--resume", str(LAST), "--epochs", "3", *options]) == 0
         assert ("fused in 2 places" in capsys.readouterr().out) == expected
-    assert main(["--resume", str(together), "--epochs", "3", "--backward", "torch"]) == 2
+    assert main(["--resume", str(LAST), "--epochs", "3", "--backward", "torch"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "--fuse" in error

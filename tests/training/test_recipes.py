@@ -15,9 +15,7 @@ from manualbp.training.cli import main
 from manualbp.training.networks import lecture004
 from manualbp.training.options import RECIPES, parse, recipes
 from tests.training import files
-from tests.training.runs import TRAIN, load
-
-LAST = Path("runs/digits-lecture004/version_0/last.ckpt")
+from tests.training.runs import LAST, TRAIN, load
 
 
 def test_recipes_are_those_of_the_documentation() -> None:

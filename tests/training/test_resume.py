@@ -14,7 +14,7 @@ from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.progress import EventFile
 from tests.training import files
-from tests.training.runs import PRODUCTS, TRAIN, load, refused, rows, same_weights, scalars
+from tests.training.runs import LAST, PRODUCTS, TRAIN, load, refused, rows, same_weights, scalars
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_kinds_are_kept_and_cannot_change(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_run_is_made_longer(finished: Path) -> None:
     assert main(["--resume", str(finished / "last.ckpt"), "--epochs", "2", "--output-dir", "runs"]) == 0
-    assert len(load(Path("runs/digits-lecture004/version_0/last.ckpt"))["run"]["history"]) == 2
+    assert len(load(LAST)["run"]["history"]) == 2
 
 
 def test_the_other_backward_goes_on(finished: Path) -> None:
@@ -79,7 +79,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     finally:
         signal.signal(signal.SIGINT, handler)  # which Lightning has ignore further interrupts
     error = capsys.readouterr().err.strip()
-    assert error == "train.py: interrupted; go on with: train.py --resume runs/digits-lecture004/version_0/last.ckpt"
+    assert error == f"train.py: interrupted; go on with: train.py --resume {LAST}"
     monkeypatch.undo()
 
 

@@ -16,13 +16,13 @@ from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.options import build_parser
 from tests.training import files
-from tests.training.runs import PRODUCTS, TRAIN, column, load, rows, same_weights, scalars
+from tests.training.runs import LAST, PRODUCTS, RUN, TRAIN, column, load, rows, same_weights, scalars
 
 
 def test_train_py_makes_everything_in_one_new_folder(tmp_path: Path) -> None:
     command = [sys.executable, str(TRAIN), "--epochs", "1"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    folder = tmp_path / "runs" / "digits-lecture004" / "version_0"
+    folder = tmp_path / RUN
     found = {path.name for path in folder.iterdir()}
     assert found >= PRODUCTS
     assert any(name.startswith("events.out.tfevents") for name in found - PRODUCTS)
@@ -31,7 +31,7 @@ def test_train_py_makes_everything_in_one_new_folder(tmp_path: Path) -> None:
     assert len(lines) < 8, result.stdout
     assert any("audit: Conv2d" in line and "CrossEntropyLoss ok" in line for line in lines)
     assert lines[-1].startswith("test accuracy ")
-    assert lines[-1].endswith("in runs/digits-lecture004/version_0")
+    assert lines[-1].endswith(f"in {RUN}")
     for name in ("curves", "confusion", "filters", "mistakes"):
         with Image.open(folder / f"{name}.png") as picture:
             assert min(picture.size) > 200
@@ -46,9 +46,8 @@ def test_a_run_overwrites_nothing(finished: Path) -> None:
 
 def test_config_of_a_run_repeats_it(finished: Path) -> None:
     assert main(["--config", str(finished / "config.yaml"), "--output-dir", "runs"]) == 0
-    again = Path("runs/digits-lecture004/version_0")
-    assert same_weights(again / "last.ckpt", finished / "last.ckpt")
-    first, second = (path.joinpath("config.yaml").read_text().splitlines() for path in (finished, again))
+    assert same_weights(LAST, finished / "last.ckpt")
+    first, second = (path.joinpath("config.yaml").read_text().splitlines() for path in (finished, RUN))
     assert [line for line in first if "output" not in line] == [line for line in second if "output" not in line]
 
 
@@ -93,7 +92,7 @@ def test_backwards_agree(network: str, steps: int, fall: float, arguments: tuple
 
 def test_digits_are_learned() -> None:
     assert main([]) == 0
-    (accuracy,) = column(Path("runs/digits-lecture004/version_0"), "test_accuracy")
+    (accuracy,) = column(RUN, "test_accuracy")
     assert accuracy >= 0.97
 
 
@@ -102,15 +101,14 @@ LINE = re.compile(r"epoch (\d+)/3: loss (\d\.\d{4}), val accuracy ([\d.]+) %, ([
 
 def test_an_epoch_is_a_row_and_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--epochs", "3", "--lr", "0.05"]) == 0
-    run = Path("runs/digits-lecture004/version_0")
-    table = rows(run)
+    table = rows(RUN)
     assert list(table[0]) == [
         *("epoch", "step", "lr", "seconds", "images_per_second"),
         *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
     ]
     assert [(row["epoch"], row["step"]) for row in table] == [("1", "11"), ("2", "22"), ("3", "33")]
     lines = LINE.findall(capsys.readouterr().out)
-    history = load(run / "last.ckpt")["run"]["history"]
+    history = load(LAST)["run"]["history"]
     for row, kept, (epoch, loss, accuracy, seconds, speed) in zip(table, history, lines, strict=True):
         assert {name: float(row[name]) for name in kept} == kept
         assert (row["epoch"], f"{float(row['train_loss']):.4f}") == (epoch, loss)
@@ -120,7 +118,7 @@ def test_an_epoch_is_a_row_and_a_line(capsys: pytest.CaptureFixture[str]) -> Non
         assert float(row["images_per_second"]) * float(row["seconds"]) == pytest.approx(1294)
     assert 0.05 > float(table[0]["lr"]) > float(table[1]["lr"]) > float(table[2]["lr"]) > 0
     for name in ("lr", "seconds", "images_per_second"):
-        assert scalars(run, name) == pytest.approx(column(run, name))
+        assert scalars(RUN, name) == pytest.approx(column(RUN, name))
 
 
 def test_the_test_stands_in_the_row_of_its_epoch(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +135,7 @@ def test_the_test_stands_in_the_row_of_its_epoch(finished: Path, monkeypatch: py
     curves = figures.curves
     monkeypatch.setattr(figures, "curves", lambda *arguments: (marked.append(arguments[1]), curves(*arguments)))
     assert main(["--resume", str(finished / "last.ckpt"), "--epochs", "3", "--output-dir", "runs"]) == 0
-    table = rows(Path("runs/digits-lecture004/version_0"))
+    table = rows(RUN)
     assert [row["epoch"] for row in table] == ["1", "2", "3"]
     assert [bool(row["train_loss"]) for row in table] == [True, True, True]
     assert [bool(row["seconds"]) for row in table] == [False, True, True]
@@ -206,13 +204,12 @@ def test_without_validation_the_last_checkpoint_is_tested(capsys: pytest.Capture
     options = ["--optimizer", "adamw", "--weight-decay", "0.3", "--validation", "0"]
     assert main(["--epochs", "1", *options]) == 0
     assert "1,438 training, 0 validation, 359 test" in capsys.readouterr().out
-    folder = Path("runs/digits-lecture004/version_0")
-    assert {path.name for path in folder.iterdir()} >= PRODUCTS - {"best.ckpt"}
-    assert not (folder / "best.ckpt").exists()
-    assert load(folder / "last.ckpt")["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.3
-    assert main(["--resume", str(folder / "last.ckpt"), "--epochs", "2"]) == 0
-    history = load(folder.with_name("version_1") / "last.ckpt")["run"]["history"]
+    assert {path.name for path in RUN.iterdir()} >= PRODUCTS - {"best.ckpt"}
+    assert not (RUN / "best.ckpt").exists()
+    assert load(LAST)["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.3
+    assert main(["--resume", str(LAST), "--epochs", "2"]) == 0
+    history = load(RUN.with_name("version_1") / "last.ckpt")["run"]["history"]
     assert [set(figures) for figures in history] == [{"train_loss", "train_accuracy"}] * 2
     for option, value in (("--validation", "0.1"), ("--weight-decay", "0.1")):
-        assert main(["--resume", str(folder / "last.ckpt"), "--epochs", "2", option, value]) == 2
+        assert main(["--resume", str(LAST), "--epochs", "2", option, value]) == 2
         assert f"{option}: {value}" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 from manualbp.training.classifier import Classifier
 from manualbp.training.cli import main
 from manualbp.training.whole import whole
-from tests.training.runs import load, refused
+from tests.training.runs import LAST, RUN, load, refused
 
 
 def full(*_: object, **__: object) -> None:
@@ -56,7 +56,7 @@ def gone(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 SPACE = "cannot be written (No space left on device)"
 GONE = "cannot be written (No such file or directory)"
-GO_ON = "; go on with: train.py --resume runs/digits-lecture004/version_0/last.ckpt"
+GO_ON = f"; go on with: train.py --resume {LAST}"
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ GO_ON = "; go on with: train.py --resume runs/digits-lecture004/version_0/last.c
         (full_checkpoint, "on_train_epoch_end", [f"best.ckpt: {SPACE}", GO_ON]),
         (full_table, "on_train_epoch_start", [f"metrics.csv: {SPACE}", GO_ON]),
         (full_picture, "on_test_epoch_end", [f"curves.png: {SPACE}", GO_ON]),
-        (full_events, "on_train_epoch_start", ["runs/digits-lecture004/version_0: TensorBoard's file cannot", GO_ON]),
-        (gone, "on_train_epoch_start", [f"runs/digits-lecture004/version_0: TensorBoard's file {GONE}"]),
-        (gone, "on_train_epoch_end", [f"runs/digits-lecture004/version_0/best.ckpt: {GONE}"]),
-        (gone, "on_test_epoch_end", [f"runs/digits-lecture004/version_0: TensorBoard's file {GONE}"]),
+        (full_events, "on_train_epoch_start", [f"{RUN}: TensorBoard's file cannot", GO_ON]),
+        (gone, "on_train_epoch_start", [f"{RUN}: TensorBoard's file {GONE}"]),
+        (gone, "on_train_epoch_end", [f"{RUN}/best.ckpt: {GONE}"]),
+        (gone, "on_test_epoch_end", [f"{RUN}: TensorBoard's file {GONE}"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -81,7 +81,6 @@ def test_what_cannot_be_written(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """In the second epoch, or later."""
-    folder = Path("runs/digits-lecture004/version_0")
     hook = getattr(Classifier, when)
     changed = []
 
@@ -89,15 +88,15 @@ def test_what_cannot_be_written(
         hook(model)
         if model.current_epoch >= 1 and not changed:
             changed.append(True)
-            change(folder, monkeypatch)
+            change(RUN, monkeypatch)
 
     monkeypatch.setattr(Classifier, when, act)
     assert main(["--epochs", "2"]) == 2
     refused(capfd, words)
     assert not list(Path().rglob("*.part"))
-    assert folder.exists() is (change is not gone)
+    assert RUN.exists() is (change is not gone)
     if change is not gone:
-        load(folder / "last.ckpt")
+        load(LAST)
 
 
 def test_an_interrupt_leaves_no_half_file() -> None:
